@@ -1,0 +1,437 @@
+"""The tape and the backward pass.
+
+An op records one `Node` with an edge per input that needs a gradient:
+
+    record("MulBackward0", x * y, (a, lambda g, b: g * b, b), (b, lambda g, a: g * a, a))
+
+An edge says which input, the vector-Jacobian product towards it, and the operands that this vjp takes besides g, so an
+activation that no vjp names is freed at once. A vjp is written with operators and ops that take arrays and Tensors
+alike: given arrays it computes the gradient, given Tensors (`create_graph`) it records the gradient's own graph.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from .backend import Array, array_module, is_array
+
+if TYPE_CHECKING:
+    from .tensor import Tensor
+
+ndarray = np.ndarray
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Variable:
+    """What the tape needs of a tensor. `Tensor` adds the methods.
+
+    array: the elements. needs: whether gradients flow to it. node: the op that made it, None for a leaf.
+    version: a one-element list that in-place ops count up, shared by all views of the same memory.
+    home: a parameter's place in flat memory (see flat.py), where its gradient accumulates too.
+    """
+
+    # what every op sets lies in slots; the rest is rare and has its default in the class
+    __slots__ = ("__dict__", "__weakref__", "array", "needs", "node", "version")
+
+    array: Array
+    needs: bool
+    node: Node | None
+    version: list[int]
+    home: Any = None
+    hooks: list[Callable[[Any], None]] | None = None
+    _grad: Any = None
+    _base: Any = None  # the tensor that this one is a view of
+
+
+class Node:
+    """One recorded op: its name as PyTorch prints it, and an edge (input, vjp, saved, versions) per input to learn."""
+
+    __slots__ = ("__weakref__", "_name", "edges", "hooks")
+
+    edges: tuple[tuple[Any, Callable[..., Any] | Into, tuple[Any, ...], tuple[int, ...]], ...]
+
+    def __init__(self, name: str, edges: Any) -> None:
+        self._name = name
+        self.edges = edges
+        self.hooks: list[Callable[[Any], Any]] | None = None
+
+    def name(self) -> str:
+        """The op's name, e.g. "MulBackward0"."""
+        return self._name
+
+    @property
+    def next_functions(self) -> tuple[tuple[Any, int], ...]:
+        """The nodes that gradients flow to next; a leaf stands for its own accumulation."""
+        return tuple((parent, 0) for parent, *_ in self.edges)
+
+    def __repr__(self) -> str:
+        return f"<{self._name}>"
+
+
+class Result:
+    """The op's own value among the operands that an edge saved: its array, not the tensor, which refers to the node."""
+
+    __slots__ = ("array", "version")
+
+    def __init__(self, tensor: Variable) -> None:
+        self.array, self.version = tensor.array, tensor.version
+
+
+RESULT = object()  # stands for the result in the terms given to `record`
+FREED = object()  # what a freed graph has in the place of its operands
+
+
+class Into:
+    """A vjp that can write its value to memory given as `out`: the leaf's gradient needs no copy then."""
+
+    __slots__ = ("function",)
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+
+
+class RemovableHandle:
+    """Undoes a registration: `handle.remove()`."""
+
+    def __init__(self, hooks: list[Any], hook: Any) -> None:
+        self.hooks, self.hook = hooks, hook
+        hooks.append(hook)
+
+    def remove(self) -> None:
+        """Unregister the hook; a second call does nothing."""
+        if self.hook in self.hooks:
+            self.hooks.remove(self.hook)
+
+
+class _Thread(threading.local):
+    """Per thread, since ranks may be threads: is recording on, and the backward pass that is running."""
+
+    recording = True
+    running: _Backward | None = None
+
+
+thread = _Thread()
+_tensor_class: Any = None
+_new = object.__new__
+
+
+def bind_tensor_class(cls: type[Variable]) -> None:
+    """Tell the tape which class results have (the class needs the ops for its methods, so it comes later)."""
+    global _tensor_class
+    _tensor_class = cls
+
+
+def wrap(array: Array) -> Tensor:
+    """A tensor without history over this array."""
+    tensor = _new(_tensor_class)
+    # NumPy returns a scalar object where a zero-dimensional array is meant
+    tensor.array = array if array.__class__ is ndarray or is_array(array) else np.asarray(array)
+    tensor.needs, tensor.node, tensor.version = False, None, [0]
+    return tensor  # type: ignore[no-any-return]
+
+
+def record(name: str, array: Array, *terms: tuple[Any, ...]) -> Tensor:
+    """The tensor over `array`, with a node on the tape if an input needs a gradient. terms: (input, vjp, *saved)."""
+    tensor = wrap(array)
+    if thread.recording:
+        edges = tuple([edge(source, vjp, saved, tensor) for source, vjp, *saved in terms if source.needs])
+        if edges:
+            tensor.needs, tensor.node = True, Node(name, edges)
+    return tensor
+
+
+def edge(source: Variable, vjp: Any, saved: Sequence[Any], result: Variable) -> tuple[Any, ...]:
+    """What a node keeps for one of its inputs."""
+    if not saved:
+        return (source.node or source, vjp, (), ())
+    kept, versions = [], []
+    for item in saved:
+        if item is RESULT:
+            item = Result(result)
+        kept.append(item)
+        versions.append(item.version[0] if hasattr(item, "version") else 0)
+    return (source.node or source, vjp, tuple(kept), tuple(versions))
+
+
+def record_view(name: str, array: Array, source: Tensor, vjp: Callable[..., Any]) -> Tensor:
+    """As `record` for an op whose result shares its input's memory: in-place changes of either count for both."""
+    tensor = record(name, array, (source, vjp))
+    tensor.version = source.version
+    tensor._base = source if source._base is None else source._base
+    return tensor
+
+
+def is_recording() -> bool:
+    """Whether ops record their gradients in this thread (PyTorch: is_grad_enabled)."""
+    return thread.recording
+
+
+class set_grad_enabled(contextlib.ContextDecorator):
+    """Switch recording on or off: at once, and until the end of the block when used as a context manager."""
+
+    def __init__(self, mode: bool) -> None:
+        self.mode, self.before = mode, thread.recording
+        thread.recording = mode
+
+    def __enter__(self) -> None:
+        thread.recording = self.mode
+
+    def __exit__(self, *_: object) -> None:
+        thread.recording = self.before
+
+
+class no_grad(contextlib.ContextDecorator):
+    """Within the block (or the decorated function) nothing is recorded."""
+
+    mode = False
+
+    def __enter__(self) -> None:
+        self.before = thread.recording
+        thread.recording = self.mode
+
+    def __exit__(self, *_: object) -> None:
+        thread.recording = self.before
+
+    def _recreate_cm(self) -> no_grad:
+        return type(self)()  # a decorated function may recurse: every call remembers its own state
+
+    def __call__(self, function: F) -> F:
+        return super().__call__(function)
+
+
+class enable_grad(no_grad):
+    """Within the block recording is on, also inside no_grad."""
+
+    mode = True
+
+
+def running_backward() -> _Backward:
+    """The backward pass that is under way in this thread; RuntimeError when there is none."""
+    if thread.running is None:
+        raise RuntimeError("expected a running backward pass in this thread (call this from a gradient hook)")
+    return thread.running
+
+
+def queue_callback(callback: Callable[[], None]) -> None:
+    """Run callback when the backward pass that is under way in this thread has ended."""
+    running_backward().callbacks.append(callback)
+
+
+def backward(
+    tensors: Sequence[Tensor],
+    grad_tensors: Sequence[Tensor | None] | None = None,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+) -> None:
+    """Accumulate into every leaf's `.grad` the gradients of the sum of tensors (weighted by grad_tensors).
+
+    RuntimeError for a non-scalar without gradient, a tensor without history, and a graph that was freed.
+    """
+    _Backward(retain_graph, create_graph).run(_as_tuple(tensors), grad_tensors)
+
+
+def grad(
+    outputs: Tensor | Sequence[Tensor],
+    inputs: Tensor | Sequence[Tensor],
+    grad_outputs: Tensor | Sequence[Tensor | None] | None = None,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+    allow_unused: bool = False,
+) -> tuple[Tensor | None, ...]:
+    """The gradients of the sum of outputs with respect to inputs; no `.grad` is touched.
+
+    RuntimeError when an input does not require gradients, or is not part of the graph (unless allow_unused).
+    """
+    wanted = _as_tuple(inputs)
+    for tensor in wanted:
+        if not tensor.needs:
+            raise RuntimeError("One of the differentiated Tensors does not require grad")
+    keys = [tensor.node or tensor for tensor in wanted]
+    run = _Backward(retain_graph, create_graph, set(keys))
+    run.run(_as_tuple(outputs), None if grad_outputs is None else _as_tuple(grad_outputs))
+    if not allow_unused and any(key not in run.found for key in keys):
+        raise RuntimeError(
+            "One of the differentiated Tensors appears to not have been used in the graph. "
+            "Set allow_unused=True if this is the desired behavior."
+        )
+    return tuple(run.found.get(key) for key in keys)
+
+
+def _as_tuple(value: Any) -> tuple[Any, ...]:
+    return (value,) if isinstance(value, Variable) else tuple(value)
+
+
+class _Backward:
+    """One backward pass: iterative, each node runs once all gradients that flow into it have arrived.
+
+    Gradients are arrays, or Tensors with create_graph. wanted: the nodes and leaves whose gradients `grad` asks for;
+    None when all leaves accumulate.
+    """
+
+    def __init__(self, retain_graph: bool | None, create_graph: bool, wanted: set[Any] | None = None) -> None:
+        self.lift = create_graph
+        self.keep = create_graph if retain_graph is None else retain_graph
+        self.wanted = wanted
+        self.found: dict[Any, Tensor] = {}
+        self.pending: dict[Any, Any] = {}
+        self.owned: set[Any] = set()  # whose pending gradient is memory of ours, so that we may add in place
+        self.uses: dict[Any, int] = {}  # how many gradients each node and leaf still waits for
+        self.callbacks: list[Callable[[], None]] = []
+
+    def run(self, roots: Sequence[Tensor], seeds: Sequence[Tensor | None] | None) -> None:
+        keys = [root.node or root for root in roots]
+        for index, (root, key) in enumerate(zip(roots, keys, strict=True)):
+            seed = self._seed(index, root, seeds[index] if seeds else None)
+            self.pending[key] = self.pending[key] + seed if key in self.pending else seed
+        self.uses = uses = self._count_uses(keys)
+        outer, thread.running = thread.running, self
+        recording, thread.recording = thread.recording, self.lift
+        try:
+            ready = [key for key in uses if uses[key] == 0]
+            while ready:
+                key = ready.pop()
+                gradient = self.pending.pop(key, None)
+                if key.__class__ is Node:
+                    self._step(key, gradient, uses, ready)
+                elif gradient is not None:
+                    self._arrive(key, gradient)
+            thread.recording = recording
+            for callback in self.callbacks:
+                callback()
+        finally:
+            thread.running, thread.recording = outer, recording
+
+    def reaches(self, target: Variable | Node) -> bool:
+        """Whether this pass sends gradients to a leaf or through a node."""
+        return self.wanted is None and target in self.uses
+
+    def _seed(self, index: int, root: Tensor, seed: Tensor | None) -> Any:
+        if not root.needs:
+            raise RuntimeError(f"element {index} of tensors does not require grad and does not have a grad_fn")
+        if seed is None:
+            if root.array.size != 1:
+                raise RuntimeError("grad can be implicitly created only for scalar outputs")
+            ones = array_module(root.array).ones_like(root.array)
+            return wrap(ones) if self.lift else ones
+        if seed.shape != root.shape:
+            raise RuntimeError(
+                f"Mismatch in shape: grad_output[{index}] has a shape of {seed.shape} "
+                f"and output[{index}] has a shape of {root.shape}."
+            )
+        return seed if self.lift else seed.array
+
+    def _count_uses(self, roots: list[Any]) -> dict[Any, int]:
+        """How many edges lead to each node and leaf below the roots."""
+        uses = dict.fromkeys(roots, 0)
+        todo = list(uses)
+        while todo:
+            node = todo.pop()
+            if node.__class__ is Node:
+                for edge in node.edges:
+                    parent = edge[0]
+                    if parent in uses:
+                        uses[parent] += 1
+                    else:
+                        uses[parent] = 1
+                        todo.append(parent)
+        return uses
+
+    def _step(self, node: Node, gradient: Any, uses: dict[Any, int], ready: list[Any]) -> None:
+        """Send a node's gradient along its edges; a node that none arrived at only passes the count on."""
+        if gradient is not None and (node.hooks is not None or self.wanted is not None):
+            gradient = self._observe(node, gradient)
+        pending, wanted = self.pending, self.wanted
+        for parent, vjp, saved, versions in node.edges:
+            leaf = parent.__class__ is not Node
+            if gradient is not None and not (leaf and wanted is not None and parent not in wanted):
+                arguments = self._arguments(node, saved, versions) if saved else ()
+                if isinstance(vjp, Into):
+                    out = None
+                    if leaf and parent.home is not None and parent._grad is None and parent not in pending:
+                        out = None if self.lift or wanted is not None else parent.home.gradient
+                    value = vjp.function(gradient, *arguments, out=out)
+                else:
+                    value = vjp(gradient, *arguments)
+                if value is not None:
+                    if parent not in pending:
+                        pending[parent] = value
+                    elif parent in self.owned:
+                        pending[parent] += value
+                    else:
+                        pending[parent] = pending[parent] + value
+                        if not self.lift:
+                            self.owned.add(parent)
+            uses[parent] -= 1
+            if not uses[parent]:
+                ready.append(parent)
+        if not self.keep and any(edge[2] for edge in node.edges):
+            node.edges = tuple([(parent, vjp, (FREED,), ()) for parent, vjp, _, _ in node.edges])
+
+    def _arguments(self, node: Node, saved: tuple[Any, ...], versions: tuple[int, ...]) -> list[Any]:
+        """The operands that a vjp saved, checked to be as they were when it saved them."""
+        arguments = []
+        for item, version in zip(saved, versions, strict=False):
+            if isinstance(item, (Variable, Result)):
+                if item.version[0] != version:
+                    raise RuntimeError(_modified(node, item, version))
+                value = item if self.lift else item.array
+                if isinstance(value, Result):
+                    value = wrap(item.array)
+                    value.node, value.needs = node, True
+                arguments.append(value)
+            else:
+                arguments.append(item)
+        if saved[0] is FREED:
+            raise RuntimeError(
+                "Trying to backward through the graph a second time (or directly access saved tensors after they have "
+                "already been freed). Saved intermediate values of the graph are freed when you call .backward() or "
+                "autograd.grad(). Specify retain_graph=True if you need to backward through the graph a second time "
+                "or if you need to access saved tensors after calling backward."
+            )
+        return arguments
+
+    def _observe(self, node: Node, gradient: Any) -> Any:
+        """Hooks and autograd.grad see the gradient of a node's result; a hook may replace it."""
+        for hook in node.hooks or ():
+            changed = hook(gradient if self.lift else wrap(gradient))
+            if changed is not None:
+                gradient = changed if self.lift else changed.array
+        if self.wanted is not None and node in self.wanted:
+            self.found[node] = gradient if self.lift else wrap(gradient.copy())
+        return gradient
+
+    def _arrive(self, leaf: Variable, gradient: Any) -> None:
+        """The leaf's gradient is final for this pass: accumulate it, then tell the leaf's hooks."""
+        if self.wanted is not None:
+            if leaf in self.wanted:
+                self.found[leaf] = gradient if self.lift else wrap(gradient.copy())
+            return
+        if self.lift:
+            leaf._grad = gradient if leaf._grad is None else leaf._grad + gradient
+        elif leaf._grad is not None:
+            leaf._grad.array += gradient
+        elif leaf.home is not None:
+            place = leaf.home.gradient
+            if gradient is not place:
+                place[...] = gradient
+            leaf._grad = wrap(place)
+        else:
+            # a copy: the array may be another leaf's gradient too, or a broadcast view
+            leaf._grad = wrap(array_module(leaf.array).array(gradient, dtype=leaf.array.dtype))
+        for hook in leaf.hooks or ():
+            hook(leaf)
+
+
+def _modified(node: Node, item: Variable | Result, expected: int) -> str:
+    maker = node if isinstance(item, Result) else item.node
+    origin = f", which is output 0 of {maker.name()}," if maker else ""
+    return (
+        "one of the variables needed for gradient computation has been modified by an inplace operation: "
+        f"[{item.array.dtype} {list(item.array.shape)}]{origin} is at version {item.version[0]}; "
+        f"expected version {expected} instead."
+    )

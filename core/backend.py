@@ -1,0 +1,144 @@
+"""Where an array lives: NumPy on the host, CuPy on a GPU. The only file that imports CuPy.
+
+NumPy's own functions and methods (`np.exp(a)`, `a.sum(0)`, `a @ b`) dispatch to CuPy by the array's type, so ops are
+written once. What NumPy's dispatch cannot reach (creation, devices, copies, scatter) are named functions here.
+"""
+
+from __future__ import annotations
+
+import sys
+from functools import lru_cache
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+Array = Any  # numpy.ndarray or cupy.ndarray: they share an interface, not a base class
+
+# NaN and infinity are values in a training run, as in PyTorch, not warnings. NumPy keeps this setting per thread:
+# every thread that computes calls `quiet_floating_point` first.
+
+
+def quiet_floating_point() -> None:
+    """Stop NumPy from warning about overflow, division by zero and invalid values in this thread."""
+    np.seterr(all="ignore")
+
+
+quiet_floating_point()
+
+
+class device:
+    """Where a tensor lives: `device("cpu")`, `device("cuda", 1)`, `device("cuda:1")`."""
+
+    __slots__ = ("index", "type")
+
+    type: str
+    index: int | None
+
+    def __init__(self, type: str | int | device, index: int | None = None) -> None:
+        if isinstance(type, device):
+            self.type, self.index = type.type, type.index
+        elif isinstance(type, int):
+            self.type, self.index = "cuda", type
+        else:
+            self.type, _, number = type.partition(":")
+            if number and not number.isdecimal():
+                raise RuntimeError(f"Invalid device string: '{type}'")
+            self.index = int(number) if number else index
+        if self.type not in ("cpu", "cuda"):
+            raise RuntimeError(f"Expected one of cpu, cuda device type at start of device string: {self.type}")
+
+    def __repr__(self) -> str:
+        return f"device(type='{self.type}'" + (f", index={self.index})" if self.index is not None else ")")
+
+    def __str__(self) -> str:
+        return self.type if self.index is None else f"{self.type}:{self.index}"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, device) and (self.type, self.index) == (other.type, other.index)
+
+    def __hash__(self) -> int:
+        return hash((self.type, self.index))
+
+
+CPU = device("cpu")
+
+
+@lru_cache(maxsize=1)
+def cupy() -> ModuleType:
+    """CuPy, imported at the first use of a GPU; RuntimeError when it or a device is missing."""
+    try:
+        import cupy as module
+    except ImportError as error:
+        raise RuntimeError(
+            "a CUDA device was asked for, but CuPy is not installed: pip install 'mpigrad[cuda13]'"
+        ) from error
+    if cuda_device_count() == 0:
+        raise RuntimeError("a CUDA device was asked for, but the driver reports none (see nvidia-smi)")
+    return module  # type: ignore[no-any-return]
+
+
+def cuda_device_count() -> int:
+    """How many CUDA devices this process sees; 0 without CuPy or without a driver."""
+    try:
+        import cupy as module
+
+        return int(module.cuda.runtime.getDeviceCount())
+    except ImportError:
+        return 0
+    except module.cuda.runtime.CUDARuntimeError:
+        return 0
+
+
+def array_module(array: Array) -> ModuleType:
+    """The module whose functions create arrays beside this one: numpy or cupy."""
+    return np if isinstance(array, np.ndarray) else cupy()
+
+
+def module_of(where: device) -> ModuleType:
+    """numpy for the CPU, cupy for a CUDA device (made the current one)."""
+    if where.type == "cpu":
+        return np
+    module = cupy()
+    module.cuda.Device(where.index or 0).use()
+    return module
+
+
+def device_of(array: Array) -> device:
+    """The device that holds this array."""
+    return CPU if isinstance(array, np.ndarray) else device("cuda", array.device.id)
+
+
+def is_array(value: object) -> bool:
+    """Whether value is a NumPy or CuPy array. CuPy is not imported to find out: without it no array can be CuPy's."""
+    if isinstance(value, np.ndarray):
+        return True
+    module = sys.modules.get("cupy")
+    return module is not None and isinstance(value, module.ndarray)
+
+
+def to_host(array: Array) -> np.ndarray:
+    """The array itself on the CPU, a copy from a GPU (waits for it)."""
+    return array if isinstance(array, np.ndarray) else array.get()
+
+
+def to_device(array: Array, where: device) -> Array:
+    """The array itself when it is there already, else a copy."""
+    if device_of(array) == (where if where.type == "cpu" else device("cuda", where.index or 0)):
+        return array
+    module = module_of(where)
+    return to_host(array) if module is np else module.asarray(array)
+
+
+def add_at(array: Array, index: Any, values: Array) -> None:
+    """array[index] += values, where repeated indices add up."""
+    if isinstance(array, np.ndarray):
+        np.add.at(array, index, values)
+    else:
+        cupy().add.at(array, index, values)
+
+
+def synchronize(array: Array) -> None:
+    """Wait until the device has finished this array; nothing to wait for on the CPU."""
+    if not isinstance(array, np.ndarray):
+        cupy().cuda.get_current_stream().synchronize()

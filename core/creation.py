@@ -1,0 +1,249 @@
+"""Functions that make tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from . import dtypes
+from .autograd import wrap
+from .backend import Array, device, is_array, module_of, to_device
+from .dtypes import dtype as Dtype
+from .generator import Generator, default_generator
+from .ops.shape import sizes
+from .tensor import Tensor
+
+Where = device | str | int | None
+
+
+def _device(where: Where) -> device:
+    return device("cpu") if where is None else device(where)
+
+
+def _finish(array: Array, where: Where, requires_grad: bool) -> Tensor:
+    tensor = wrap(array if where is None else to_device(array, _device(where)))
+    return tensor.requires_grad_() if requires_grad else tensor
+
+
+def tensor(data: Any, *, dtype: Dtype | None = None, device: Where = None, requires_grad: bool = False) -> Tensor:
+    """A new tensor with a copy of data: a number, nested lists, an array or a tensor.
+
+    Python floats become the default dtype, ints int64, bools bool. ValueError for ragged lists.
+    """
+    return _finish(_array(data, dtype, copy=True), device, requires_grad)
+
+
+def as_tensor(data: Any, dtype: Dtype | None = None, device: Where = None) -> Tensor:
+    """As `tensor`, but sharing memory where data is an array or a tensor of the right dtype and device."""
+    if isinstance(data, Tensor):
+        return data.to(dtype=dtype, device=device)
+    return _finish(_array(data, dtype, copy=False), device, False)
+
+
+def from_numpy(array: np.ndarray) -> Tensor:
+    """A tensor that shares the array's memory. TypeError for dtypes PyTorch has not."""
+    if not isinstance(array, np.ndarray):
+        raise TypeError(f"expected np.ndarray (got {type(array).__name__})")
+    dtypes.of(array.dtype)
+    return wrap(array)
+
+
+def _array(data: Any, dtype: Dtype | None, *, copy: bool) -> Array:
+    if isinstance(data, Tensor):
+        data = data.array
+    if is_array(data) or isinstance(data, np.generic):
+        wanted = dtype or dtypes.of(data.dtype)
+        array = data if is_array(data) else np.asarray(data)
+        return array.astype(wanted.numpy, copy=copy)
+    plain = _plain(data)
+    try:
+        array = np.asarray(plain)
+    except ValueError as error:
+        raise ValueError(f"expected nested sequences of equal lengths: {error}") from None
+    if dtype is None:
+        if array.size == 0 or array.dtype.kind == "f":
+            dtype = dtypes.get_default_dtype()
+        elif array.dtype.kind not in "iub":
+            raise TypeError(f"expected numbers, found {type(data).__name__} of {array.dtype}")
+        else:
+            dtype = dtypes.bool_ if array.dtype.kind == "b" else dtypes.int64
+    return array.astype(dtype.numpy)
+
+
+def _plain(data: Any) -> Any:
+    """Nested lists with numbers in the place of tensors."""
+    if isinstance(data, (list, tuple)):
+        return [_plain(v) for v in data]
+    return data.tolist() if isinstance(data, Tensor) else data
+
+
+def _shape(size: tuple[Any, ...]) -> tuple[int, ...]:
+    shape = tuple(int(n) for n in sizes(size))
+    if any(n < 0 for n in shape):
+        raise RuntimeError(f"Trying to create tensor with negative dimension {min(shape)}: {list(shape)}")
+    return shape
+
+
+def zeros(*size: Any, dtype: Dtype | None = None, device: Where = None, requires_grad: bool = False) -> Tensor:
+    """All 0."""
+    return full(_shape(size), 0, dtype=dtype or dtypes.get_default_dtype(), device=device, requires_grad=requires_grad)
+
+
+def ones(*size: Any, dtype: Dtype | None = None, device: Where = None, requires_grad: bool = False) -> Tensor:
+    """All 1."""
+    return full(_shape(size), 1, dtype=dtype or dtypes.get_default_dtype(), device=device, requires_grad=requires_grad)
+
+
+def empty(*size: Any, dtype: Dtype | None = None, device: Where = None, requires_grad: bool = False) -> Tensor:
+    """Elements as the memory happens to be."""
+    module = module_of(_device(device))
+    return _finish(module.empty(_shape(size), (dtype or dtypes.get_default_dtype()).numpy), None, requires_grad)
+
+
+def full(
+    size: Sequence[int],
+    fill_value: complex,
+    *,
+    dtype: Dtype | None = None,
+    device: Where = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """All fill_value."""
+    kind = dtype.numpy if dtype else dtypes.of_number(fill_value)
+    return _finish(module_of(_device(device)).full(_shape((size,)), fill_value, kind), None, requires_grad)
+
+
+def zeros_like(
+    input: Tensor, *, dtype: Dtype | None = None, device: Where = None, requires_grad: bool = False
+) -> Tensor:
+    """All 0, in input's shape and dtype."""
+    return full(input.shape, 0, dtype=dtype or input.dtype, device=device or input.device, requires_grad=requires_grad)
+
+
+def ones_like(
+    input: Tensor, *, dtype: Dtype | None = None, device: Where = None, requires_grad: bool = False
+) -> Tensor:
+    """All 1, in input's shape and dtype."""
+    return full(input.shape, 1, dtype=dtype or input.dtype, device=device or input.device, requires_grad=requires_grad)
+
+
+def empty_like(
+    input: Tensor, *, dtype: Dtype | None = None, device: Where = None, requires_grad: bool = False
+) -> Tensor:
+    """Unset elements, in input's shape and dtype."""
+    return empty(input.shape, dtype=dtype or input.dtype, device=device or input.device, requires_grad=requires_grad)
+
+
+def full_like(
+    input: Tensor, fill_value: complex, *, dtype: Dtype | None = None, device: Where = None, requires_grad: bool = False
+) -> Tensor:
+    """All fill_value, in input's shape and dtype."""
+    kind, where = dtype or input.dtype, device or input.device
+    return full(input.shape, fill_value, dtype=kind, device=where, requires_grad=requires_grad)
+
+
+def arange(
+    start: float,
+    end: float | None = None,
+    step: float = 1,
+    *,
+    dtype: Dtype | None = None,
+    device: Where = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """start, start + step, ... before end; int64 when all three are ints."""
+    first, last = (0, start) if end is None else (start, end)
+    if step == 0:
+        raise RuntimeError("step must be nonzero")
+    if (last - first) / step < 0:
+        raise RuntimeError("upper bound and lower bound inconsistent with step sign")
+    whole = all(isinstance(v, int) for v in (first, last, step))
+    kind = dtype or (dtypes.int64 if whole else dtypes.get_default_dtype())
+    count = int(np.ceil((last - first) / step))
+    steps: Array = np.arange(count, dtype=np.int64 if whole else np.float64)
+    values = first + steps * step
+    return _finish(values.astype(kind.numpy), device, requires_grad)
+
+
+def linspace(
+    start: float,
+    end: float,
+    steps: int,
+    *,
+    dtype: Dtype | None = None,
+    device: Where = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """`steps` evenly spaced values from start to end, both included."""
+    values = np.linspace(start, end, steps).astype((dtype or dtypes.get_default_dtype()).numpy)
+    return _finish(values, device, requires_grad)
+
+
+def eye(
+    n: int, m: int | None = None, *, dtype: Dtype | None = None, device: Where = None, requires_grad: bool = False
+) -> Tensor:
+    """The n by m matrix with 1 on its diagonal."""
+    return _finish(np.eye(n, m, dtype=(dtype or dtypes.get_default_dtype()).numpy), device, requires_grad)
+
+
+# --- random: PyTorch's own stream (see generator.py) ----------------------------------------------------------------
+
+
+def rand(
+    *size: Any,
+    generator: Generator | None = None,
+    dtype: Dtype | None = None,
+    device: Where = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """Independent draws from U[0, 1)."""
+    kind = (dtype or dtypes.get_default_dtype()).numpy
+    return _finish((generator or default_generator).rand(_shape(size), kind), device, requires_grad)
+
+
+def randn(
+    *size: Any,
+    generator: Generator | None = None,
+    dtype: Dtype | None = None,
+    device: Where = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """Independent draws from N(0, 1)."""
+    kind = (dtype or dtypes.get_default_dtype()).numpy
+    return _finish((generator or default_generator).normal(_shape(size), 0.0, 1.0, kind), device, requires_grad)
+
+
+def randint(
+    low: int,
+    high: Any,
+    size: Any = None,
+    *,
+    generator: Generator | None = None,
+    dtype: Dtype | None = None,
+    device: Where = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """Independent integers from low (0 if left out: `randint(high, size)`) to high - 1."""
+    if size is None:
+        low, high, size = 0, low, high
+    kind = (dtype or dtypes.int64).numpy
+    values = (generator or default_generator).randint(low, high, _shape((size,)), kind)
+    return _finish(values, device, requires_grad)
+
+
+def randperm(n: int, *, generator: Generator | None = None, dtype: Dtype | None = None, device: Where = None) -> Tensor:
+    """The integers 0 to n - 1 in random order."""
+    values = (generator or default_generator).randperm(n)
+    return _finish(values.astype((dtype or dtypes.int64).numpy, copy=False), device, False)
+
+
+def rand_like(input: Tensor, *, dtype: Dtype | None = None) -> Tensor:
+    """Draws from U[0, 1) in input's shape, dtype and device."""
+    return rand(input.shape, dtype=dtype or input.dtype, device=input.device)
+
+
+def randn_like(input: Tensor, *, dtype: Dtype | None = None) -> Tensor:
+    """Draws from N(0, 1) in input's shape, dtype and device."""
+    return randn(input.shape, dtype=dtype or input.dtype, device=input.device)

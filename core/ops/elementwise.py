@@ -1,0 +1,235 @@
+"""Elementwise ops, as a table: PyTorch's name, the value over arrays, the vector-Jacobian product towards each input.
+
+In a vjp g is the gradient, y the op's result, x (or a and b) the inputs; what a vjp does not name is not kept. Given
+arrays instead of Tensors every op here simply computes, so that a vjp can call its siblings.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ..autograd import RESULT, Node, Variable, edge, record, thread, wrap
+from ..backend import Array, array_module, is_array
+from ..dtypes import floating, get_default_dtype, result_type
+
+Vjp = Callable[..., Any]
+Op = Callable[..., Any]
+
+
+def sum_to(g: Any, shape: tuple[int, ...]) -> Any:
+    """Undo broadcasting: sum g (array or Tensor) over the dimensions that `shape` lacks or has as 1."""
+    if g.shape == shape:
+        return g
+    extra = len(g.shape) - len(shape)
+    axes = tuple(range(extra)) + tuple(i + extra for i, n in enumerate(shape) if n == 1 and g.shape[i + extra] != 1)
+    return (g.sum(axes) if axes else g).reshape(shape)
+
+
+def _kept(vjp: Vjp | None) -> tuple[str, ...]:
+    """The operands that a vjp takes after g."""
+    return vjp.__code__.co_varnames[1 : vjp.__code__.co_argcount] if vjp else ()
+
+
+def unary(name: str, function: Callable[[Array], Array], vjp: Vjp | None = None, *, to_float: bool = False) -> Op:
+    """An op of one input. to_float: integers are computed in the default floating dtype."""
+    node_name = name + "Backward0"
+    keeps_x, keeps_y = "x" in _kept(vjp), "y" in _kept(vjp)
+
+    def op(input: Any) -> Any:
+        if not isinstance(input, Variable):
+            return function(input)
+        x = input.array
+        result = wrap(function(floating(x) if to_float else x))
+        if input.needs and vjp is not None and thread.recording:
+            saved = (input,) if keeps_x else (RESULT,) if keeps_y else ()
+            result.needs, result.node = True, Node(node_name, (edge(input, vjp, saved, result),))
+        return result
+
+    op.__name__ = op.__qualname__ = name.lower()
+    return op
+
+
+def binary(
+    name: str,
+    function: Callable[[Any, Any], Array],
+    da: Vjp | None = None,
+    db: Vjp | None = None,
+    *,
+    to_float: bool = False,
+) -> Op:
+    """An op of two inputs, each a Tensor or a Python number; da and db are the vjps towards them.
+
+    Broadcasting is undone here, once for all; different dtypes are promoted as PyTorch does.
+    """
+    node_name = name + "Backward0"
+    a_keeps, b_keeps = (tuple("yab".index(n) for n in _kept(vjp)) for vjp in (da, db))
+
+    def op(input: Any, other: Any) -> Any:
+        kind = other.__class__
+        try:
+            x = input.array
+            number = kind is float or kind is int
+            y = other if number else other.array
+        except AttributeError:
+            return mixed(input, other)
+        dtype = x.dtype
+        if (number or to_float) and dtype.kind != "f":
+            return mixed(input, other)
+        if not number and dtype is not y.dtype and dtype != y.dtype:
+            return mixed(input, other)
+        try:
+            result = wrap(function(x, y))
+        except ValueError:
+            raise RuntimeError(_cannot_broadcast(x.shape, y.shape)) from None
+        if da is not None and thread.recording:
+            edges: tuple[Any, ...] = ()
+            shape = result.array.shape
+            operands = (RESULT, input, other)
+            if input.needs:
+                vjp = da if x.shape == shape else _reduced(da, x.shape)
+                edges = (edge(input, vjp, [operands[i] for i in a_keeps] if a_keeps else (), result),)
+            if not number and other.needs:
+                vjp = db if y.shape == shape else _reduced(db, y.shape)
+                edges += (edge(other, vjp, [operands[i] for i in b_keeps] if b_keeps else (), result),)
+            if edges:
+                result.needs, result.node = True, Node(node_name, edges)
+        return result
+
+    def mixed(input: Any, other: Any) -> Any:
+        """Whatever is not two tensors of one dtype, or a floating-point tensor and a number."""
+        if not isinstance(input, Variable) and not isinstance(other, Variable):
+            return function(input, other)  # arrays, in a vjp
+        a, b = promoted(input, other, to_float)
+        return op(a, b)
+
+    op.__name__ = op.__qualname__ = name.lower()
+    return op
+
+
+def _reduced(vjp: Vjp, shape: tuple[int, ...]) -> Vjp:
+    return lambda g, *saved: sum_to(vjp(g, *saved), shape)
+
+
+def promoted(a: Any, b: Any, to_float: bool = False) -> tuple[Any, Any]:
+    """Both operands as tensors of the dtype that PyTorch computes in. TypeError for what is no tensor and no number."""
+    for value in (a, b):
+        if not isinstance(value, (Variable, float, int, np.generic)) and not is_array(value):
+            raise TypeError(f"expected a Tensor or a number beside a Tensor, found {type(value).__name__}: {value!r}")
+    raw = [v.array if isinstance(v, Variable) else v.item() if isinstance(v, np.generic) else v for v in (a, b)]
+    dtype = result_type(*raw)
+    if to_float and dtype.kind != "f":
+        dtype = get_default_dtype().numpy
+    xp = array_module(next(v for v in raw if is_array(v)))
+    return tuple(
+        cast(v, dtype) if isinstance(v, Variable) else wrap(xp.asarray(r, dtype=dtype))
+        for v, r in zip((a, b), raw, strict=True)
+    )
+
+
+def cast(input: Any, dtype: np.dtype[Any]) -> Any:
+    """The tensor in another (NumPy) dtype; itself when it has that dtype."""
+    before = input.array.dtype
+    if before == dtype:
+        return input
+    vjp = (lambda g: g.astype(before) if is_array(g) else cast(g, before)) if dtype.kind == "f" else None
+    return record("ToCopyBackward0", input.array.astype(dtype), *([(input, vjp)] if vjp else []))
+
+
+def _cannot_broadcast(a: tuple[int, ...], b: tuple[int, ...]) -> str:
+    n = max(len(a), len(b))
+    left, right = ((1,) * (n - len(s)) + tuple(s) for s in (a, b))
+    where = next(i for i in reversed(range(n)) if left[i] != right[i] and 1 not in (left[i], right[i]))
+    return (
+        f"The size of tensor a ({left[where]}) must match the size of tensor b ({right[where]}) "
+        f"at non-singleton dimension {where}"
+    )
+
+
+# arithmetic
+add = binary("Add", operator.add, lambda g: g, lambda g: g)
+sub = binary("Sub", operator.sub, lambda g: g, lambda g: -g)
+rsub = binary("Rsub", lambda a, b: b - a, lambda g: -g, lambda g: g)
+mul = binary("Mul", operator.mul, lambda g, b: g * b, lambda g, a: g * a)
+div = binary("Div", np.true_divide, lambda g, b: g / b, lambda g, y, b: -g * y / b, to_float=True)
+log = unary("Log", np.log, lambda g, x: g / x, to_float=True)
+pow = binary(
+    "Pow",
+    lambda a, b: a**b,
+    lambda g, a, b: g * (b * a ** (b - 1)) if is_number(b) and b != 0 else g * _pow_slope(a, b),
+    lambda g, y, a: g * where(y == 0, 0.0, y * log(a)),
+)
+floor_divide = binary("FloorDivide", np.floor_divide)
+remainder = binary("Remainder", np.remainder, lambda g: g, lambda g, a, b: -g * floor_divide(a, b))
+maximum = binary("Maximum", np.maximum, lambda g, a, b: _share(g, a, b), lambda g, a, b: _share(g, b, a))
+minimum = binary("Minimum", np.minimum, lambda g, a, b: _share(g, b, a), lambda g, a, b: _share(g, a, b))
+neg = unary("Neg", operator.neg, lambda g: -g)
+sign = unary("Sign", np.sign, lambda g: g * 0)
+abs = unary("Abs", np.absolute, lambda g, x: g * sign(x))
+
+# exponential, trigonometric and logistic functions
+exp = unary("Exp", np.exp, lambda g, y: g * y, to_float=True)
+sqrt = unary("Sqrt", np.sqrt, lambda g, y: g / (2 * y), to_float=True)
+cos: Op
+sin: Op = unary("Sin", np.sin, lambda g, x: g * cos(x), to_float=True)
+cos = unary("Cos", np.cos, lambda g, x: -g * sin(x), to_float=True)
+tanh = unary("Tanh", np.tanh, lambda g, y: g * (1 - y * y), to_float=True)
+sigmoid = unary("Sigmoid", lambda x: 1 / (1 + np.exp(-x)), lambda g, y: g * (y * (1 - y)), to_float=True)
+relu = unary("Relu", lambda x: np.maximum(x, 0), lambda g, y: g * (y > 0))
+
+# comparison and logic: no gradients
+eq = binary("Eq", operator.eq)
+ne = binary("Ne", operator.ne)
+lt = binary("Lt", operator.lt)
+le = binary("Le", operator.le)
+gt = binary("Gt", operator.gt)
+ge = binary("Ge", operator.ge)
+logical_and = binary("LogicalAnd", np.logical_and)
+logical_or = binary("LogicalOr", np.logical_or)
+logical_not = unary("LogicalNot", np.logical_not)
+bitwise_and = binary("BitwiseAnd", operator.and_)
+bitwise_or = binary("BitwiseOr", operator.or_)
+bitwise_xor = binary("BitwiseXor", operator.xor)
+bitwise_not = unary("BitwiseNot", operator.invert)
+isnan = unary("Isnan", np.isnan)
+isfinite = unary("Isfinite", np.isfinite)
+isinf = unary("Isinf", np.isinf)
+
+
+def where(condition: Any, input: Any, other: Any) -> Any:
+    """input where condition holds, else other, elementwise with broadcasting."""
+    if not isinstance(condition, Variable):
+        return np.where(condition, input, other)
+    a, b = promoted(input, other) if isinstance(input, Variable) or isinstance(other, Variable) else (input, other)
+    chosen = condition.array
+    x, y = (v.array if isinstance(v, Variable) else v for v in (a, b))
+    value = np.where(chosen, x, y)
+    if is_number(x) and is_number(y):
+        value = value.astype(result_type(x, y))
+    return record(
+        "WhereBackward0",
+        value,
+        *[
+            (source, lambda g, source=source, kept=kept: sum_to(g * kept, source.array.shape))
+            for source, kept in ((a, chosen), (b, ~chosen))
+            if isinstance(source, Variable)
+        ],
+    )
+
+
+def is_number(value: object) -> bool:
+    """Whether value is a Python number (or bool)."""
+    return isinstance(value, (float, int))
+
+
+def _pow_slope(a: Any, b: Any) -> Any:
+    """b * a**(b-1), and 0 where b is 0, whatever a is."""
+    return a * 0 if is_number(b) else where(b == 0, 0.0, b * a ** (b - 1))
+
+
+def _share(g: Any, winner: Any, loser: Any) -> Any:
+    """g where winner > loser, half of it on a tie: what flows to winner through maximum."""
+    return (g * (winner > loser) + g * (winner >= loser)) * 0.5

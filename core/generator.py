@@ -1,0 +1,327 @@
+"""PyTorch's CPU random stream: the same seed gives the same numbers, drawn with NumPy's Mersenne Twister.
+
+u32 is one draw of the MT19937 engine, u64 two of them, the first in the high half. Each method spends as many draws as
+PyTorch's does, so the two streams stay aligned whatever the calls. The values are PyTorch's bit for bit; only normals
+may differ by a few units in the last place, as the logarithms and cosines of two mathematical libraries do.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+import secrets
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+Shape = int | Sequence[int]
+
+DEFAULT_SEED = 67280421310721
+_WORDS = 624  # of the engine's state
+_STATE = np.dtype(
+    [("seed", "<u8"), ("left", "<i4"), ("seeded", "<i4"), ("next", "<u8"), ("key", "<u8", _WORDS), ("normal_x", "<f8")]
+    + [("normal", "<f8"), ("normal_rho", "<f8"), ("has_normal", "<i4"), ("unused", "<i4", 3)]
+)
+
+
+def _sizes(shape: Shape) -> tuple[int, ...]:
+    sizes = tuple(shape) if isinstance(shape, Sequence) else (operator.index(shape),)
+    for size in sizes:
+        if size < 0:
+            raise RuntimeError(f"Trying to create tensor with negative dimension {size}: {list(sizes)}")
+    return sizes
+
+
+def _floating(dtype: DTypeLike, caller: str) -> tuple[np.dtype[Any], np.dtype[Any]]:
+    """The dtype asked for and the one to compute in."""
+    d = np.dtype(dtype)
+    if d not in (np.float16, np.float32, np.float64):
+        raise NotImplementedError(f"{caller} gives float16, float32 or float64, but `dtype` is {d}")
+    return d, np.dtype(np.float64 if d == np.float64 else np.float32)
+
+
+def _fused(u: NDArray[np.float64], scale: float, shift: float) -> NDArray[np.float64]:
+    """u * scale + shift with one rounding, as by a fused multiply-add: Dekker's exact product, Knuth's exact sum."""
+    product = u * scale
+    if shift == 0 or scale > 2.0**990:  # nothing to fuse; or the splitting below would overflow
+        return product + shift
+    split = 2.0**27 + 1
+    scale_high = split * scale - (split * scale - scale)
+    scale_low = scale - scale_high
+    u_high = split * u - (split * u - u)
+    u_low = u - u_high
+    product_error = ((u_high * scale_high - product) + u_high * scale_low + u_low * scale_high) + u_low * scale_low
+    total = product + shift
+    added = total - product
+    return total + (((product - (total - added)) + (shift - added)) + product_error)
+
+
+def _box_muller(u: NDArray[Any]) -> NDArray[Any]:
+    """Standard normals from uniforms, both flat in blocks of 16: the first 8 give the radius, the last 8 the angle."""
+    blocks = u.reshape(-1, 2, 8)
+    radius = np.sqrt(-2 * np.log(1 - blocks[:, 0]))
+    angle = blocks[:, 1] * u.dtype.type(2 * math.pi)
+    out = np.empty_like(blocks)
+    np.multiply(radius, np.cos(angle), out=out[:, 0])
+    np.multiply(radius, np.sin(angle), out=out[:, 1])
+    return out.reshape(-1)
+
+
+class Generator:
+    """A stream of random numbers that equals `torch.Generator`'s on the CPU; each object has a stream of its own.
+
+    A fresh one starts from PyTorch's default seed. `copy.copy`, `copy.deepcopy` and pickle keep the position.
+    """
+
+    def __init__(self, device: Any = "cpu") -> None:
+        if str(device) != "cpu":
+            raise RuntimeError(f"Generator draws the CPU's stream: `device` must be 'cpu', but is {str(device)!r}")
+        self.device = "cpu"
+        self._engine = np.random.MT19937(0)
+        self.manual_seed(DEFAULT_SEED)
+
+    def manual_seed(self, seed: int) -> Generator:
+        """Restart from a seed in [-2^63, 2^64), of which the low 32 bits count; negative ones stand for 2^64 + seed."""
+        try:
+            value = operator.index(seed)
+        except TypeError:
+            raise RuntimeError(f"manual_seed expected a long, but got {type(seed).__name__}") from None
+        if not -(2**63) <= value < 2**64:
+            raise RuntimeError(f"Overflow when unpacking long long: the seed must be in [-2^63, 2^64), but is {value}")
+        self._seed = value % 2**64
+        self._engine._legacy_seeding(self._seed % 2**32)
+        self._spare_normal: float | None = None
+        return self
+
+    def seed(self) -> int:
+        """Restart from a seed of the operating system's randomness, and return it."""
+        return self.manual_seed(secrets.randbits(64)).initial_seed()
+
+    def initial_seed(self) -> int:
+        """The seed this stream started from."""
+        return self._seed
+
+    def get_state(self) -> NDArray[np.uint8]:
+        """The exact position in the stream, as 5056 bytes in the layout of PyTorch's CPU generator.
+
+        `torch.Generator.set_state` takes them too. Little endian: the seed as u64; as i32, i32 and u64 the draws left
+        in the engine's block plus 1, the number 1 and the place in the block; the engine's 624 words as u64; three f64,
+        of which the second is the spare normal; as i32 whether there is one; 12 bytes unused.
+        """
+        engine = self._engine.state["state"]
+        state = np.zeros((), _STATE)
+        position = int(engine["pos"]) % _WORDS  # NumPy's 624, an exhausted block, is PyTorch's left=1
+        state["seed"], state["key"], state["seeded"] = self._seed, engine["key"], 1
+        state["next"], state["left"] = position, _WORDS + 1 - position if position else 1
+        if self._spare_normal is not None:
+            state["normal"], state["has_normal"] = self._spare_normal, 1
+        return np.frombuffer(bytearray(state.tobytes()), np.uint8)
+
+    def set_state(self, state: NDArray[np.uint8]) -> Generator:
+        """Go to a position that `get_state`, ours or PyTorch's, gave; RuntimeError if the bytes cannot be one."""
+        data = np.asarray(state)
+        if data.dtype != np.uint8 or data.shape != (_STATE.itemsize,):
+            raise RuntimeError(
+                f"a generator's state is a uint8 array of shape ({_STATE.itemsize},), "
+                f"but got {data.dtype} of shape {data.shape}"
+            )
+        fields = np.frombuffer(data.tobytes(), _STATE)[0]
+        left, key = int(fields["left"]), fields["key"]
+        placed = left == 1 or (1 < left <= _WORDS and left + int(fields["next"]) == _WORDS + 1)
+        if fields["seeded"] != 1 or not placed or key.max() >= 2**32 or not key.any():
+            raise RuntimeError("Invalid mt19937 state: the bytes are not those of a generator")
+        engine = self._engine.state
+        engine["state"] = {"key": key.astype(np.uint32), "pos": _WORDS + 1 - left}
+        self._engine.state = engine
+        self._seed = int(fields["seed"])
+        self._spare_normal = float(fields["normal"]) if fields["has_normal"] else None
+        return self
+
+    def clone_state(self) -> Generator:
+        """A new generator at the same position."""
+        return Generator().set_state(self.get_state())
+
+    def __getstate__(self) -> NDArray[np.uint8]:
+        return self.get_state()
+
+    def __setstate__(self, state: NDArray[np.uint8]) -> None:
+        self.device, self._engine = "cpu", np.random.MT19937(0)
+        self.set_state(state)
+
+    def random_raw(self, n: int) -> NDArray[np.uint32]:
+        """n draws u32."""
+        return self._engine.random_raw(n).astype(np.uint32)
+
+    def _random_raw64(self, n: int) -> NDArray[np.uint64]:
+        """n draws u64."""
+        pairs = self._engine.random_raw(2 * n).reshape(n, 2)
+        return (pairs[:, 0] << np.uint64(32)) | pairs[:, 1]
+
+    def _unit(self, n: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+        """n uniforms in [0, 1): the low 24 bits of u32 for float32, the low 53 bits of u64 for float64."""
+        if dtype == np.float64:
+            return (self._random_raw64(n) & (2**53 - 1)).view(np.int64) * 2.0**-53
+        unit: NDArray[Any] = (self.random_raw(n) & (2**24 - 1)).view(np.int32).astype(np.float32)
+        unit *= np.float32(2.0**-24)
+        return unit
+
+    def random_int64(self) -> int:
+        """One int64 in [0, 2^63), as from PyTorch's `random_()`; its DataLoader seeds itself with these."""
+        return int(self._random_raw64(1)[0]) % 2**63
+
+    def rand(self, shape: Shape, dtype: DTypeLike = np.float32) -> NDArray[Any]:
+        """Uniform in [0, 1), floating."""
+        return self.uniform(shape, 0.0, 1.0, dtype)
+
+    def uniform(self, shape: Shape, low: float = 0.0, high: float = 1.0, dtype: DTypeLike = np.float32) -> NDArray[Any]:
+        """Uniform in [low, high), floating: u * (high - low) + low, rounded once; what rounds up to high becomes low.
+
+        RuntimeError if a bound, or high - low, is not finite in the dtype, or if low > high.
+        """
+        d, wide = _floating(dtype, "uniform")
+        limit = float(np.finfo(d).max)
+        for name, bound in (("from", low), ("to", high)):
+            if not abs(bound) <= limit:
+                raise RuntimeError(f"{name} is out of bounds for {d}")
+        if low > high:
+            raise RuntimeError(f"uniform_ expects to return a [from, to) range, but found from={low:g} > to={high:g}")
+        if high - low > limit:
+            raise RuntimeError(
+                f"uniform_ expects to-from <= {limit:g} in {d}, but found to={high:g} and from={low:g} "
+                "which result in to-from to exceed the limit"
+            )
+        sizes = _sizes(shape)
+        values = self._unit(math.prod(sizes), wide)
+        if (low, high) == (0, 1) and d == wide:
+            return values.reshape(sizes)
+        lowest, highest = wide.type(low), wide.type(high)
+        scale, shift = float(highest - lowest), float(lowest)
+        if wide == np.float64:
+            for at in range(0, values.size, 2**14):  # in slices that stay in the cache: several times faster
+                values[at : at + 2**14] = _fused(values[at : at + 2**14], scale, shift)
+        else:  # float64 holds the product of two float32 exactly
+            values = values.astype(np.float64)
+            values *= scale
+            values += shift
+        out = values.astype(wide, copy=False).astype(d, copy=False)  # float16 is rounded from float32
+        np.copyto(out, d.type(lowest), where=out >= d.type(highest))
+        return out.reshape(sizes)
+
+    def normal(self, shape: Shape, mean: float = 0.0, std: float = 1.0, dtype: DTypeLike = np.float32) -> NDArray[Any]:
+        """Normal, floating, by Box and Muller; RuntimeError if std is negative.
+
+        Fewer than 16 come one by one in float64, and the sine's half of a pair waits for the next such call. Otherwise
+        all come in blocks of 16, the last of which starts 16 before the end and has draws of its own.
+        """
+        d, wide = _floating(dtype, "normal")
+        if not std >= 0:
+            raise RuntimeError(f"normal expects std >= 0.0, but found std {std:g}")
+        sizes = _sizes(shape)
+        n = math.prod(sizes)
+        if n < 16:
+            few = np.array([self._one_normal() for _ in range(n)], np.float64)
+            return (few * std + mean).astype(d).reshape(sizes)
+        whole = n // 16 * 16
+        spent = whole if d == np.float16 else n  # a tail that is redrawn has first cost its draws, but not in float16
+        u = self._unit(spent + (16 if n > whole else 0), wide)
+        out = _box_muller(u[:whole])
+        if n > whole:
+            out = np.concatenate([out[: n - 16], _box_muller(u[-16:])])
+        out *= std
+        out += mean
+        return out.astype(d, copy=False).reshape(sizes)
+
+    def _one_normal(self) -> float:
+        if self._spare_normal is not None:
+            value, self._spare_normal = self._spare_normal, None
+            return value
+        u1, u2 = self._unit(2, np.dtype(np.float64)).tolist()
+        radius, angle = math.sqrt(-2 * math.log1p(-u2)), 2 * math.pi * u1
+        self._spare_normal = radius * math.sin(angle)
+        return radius * math.cos(angle)
+
+    def randint(self, low: int, high: int, shape: Shape, dtype: DTypeLike = np.int64) -> NDArray[Any]:
+        """Integers in [low, high): low + u32 % (high - low), or u64 % from a range of 2^28 on.
+
+        RuntimeError for an empty range or a bound that the dtype does not hold; a floating dtype holds those integers
+        below which it has all.
+        """
+        d, low, high = np.dtype(dtype), operator.index(low), operator.index(high)
+        if low >= high:
+            raise RuntimeError(f"random_ expects 'from' to be less than 'to', but got from={low} >= to={high}")
+        if d.kind == "f":
+            last = 2 ** (np.finfo(d).nmant + 1)
+            first = -last
+        else:
+            first, last = (0, 1) if d == np.bool_ else (int(np.iinfo(d).min), int(np.iinfo(d).max))
+        for name, bound in (("from", low), ("to - 1", high - 1)):
+            if not first <= bound <= last:
+                raise RuntimeError(f"{name} is out of bounds for {d}")
+        sizes, span = _sizes(shape), high - low
+        n = math.prod(sizes)
+        draws: NDArray[Any] = self.random_raw(n) if span < 2**28 else self._random_raw64(n)
+        if span < 2**64:
+            draws %= draws.dtype.type(span)
+        else:  # all of int64: the bits as they are
+            low = 0
+        values = draws.astype(np.int64)
+        values += low  # wraps where it must: the sum is in range though a remainder of u64 need not be
+        return values.astype(d).reshape(sizes)
+
+    def randperm(self, n: int) -> NDArray[np.int64]:
+        """A permutation of 0..n-1: for i in turn, swap the elements at i and at i + u32 % (n - i).
+
+        n must be below 2^32 / 20, where PyTorch goes over to another algorithm.
+
+        The swaps are done all at once. Place i is final after step i, which took from place t = i + z what was there:
+        what step j had put there, the last j < i with the same t, or t itself. Step j put there what it found at place
+        j: what the last step with j for its t had put, and so on, a chain of about log n that is halved per round.
+        """
+        _sizes(n)
+        if n >= (2**32 - 1) // 20:
+            raise NotImplementedError(f"randperm supports n < 2^32 / 20, but n is {n}")
+        step = np.arange(n)
+        target = step.copy()
+        target[:-1] += (self.random_raw(max(n - 1, 0)) % np.arange(n, 1, -1, dtype=np.uint32)).view(np.int32)
+        moved = target > step
+        found = step.copy()  # what step i finds at place i
+        found[target[moved]] = step[moved]  # the last assignment to a place stays
+        while not np.array_equal(found, further := found[found]):
+            found = further
+        bits = n.bit_length()
+        order = np.sort(target << bits | step)  # by target, then by step; faster than an argsort
+        same = order[1:] >> bits == order[:-1] >> bits
+        order &= (1 << bits) - 1
+        target[order[1:][same]] = found[order[:-1][same]]
+        return target
+
+    def bernoulli(self, shape: Shape, p: float, dtype: DTypeLike = np.float32) -> NDArray[Any]:
+        """1 with probability p, else 0: a float64 uniform < p, whatever the dtype. Dropout's mask is bernoulli(1 - p).
+
+        RuntimeError unless 0 <= p <= 1.
+        """
+        if not 0 <= p <= 1:
+            raise RuntimeError(f"bernoulli_ expects p to be in [0, 1], but got p={p:g}")
+        sizes = _sizes(shape)
+        bits = self._random_raw64(math.prod(sizes)) & (2**53 - 1)
+        return (bits < math.ceil(p * 2.0**53)).astype(dtype).reshape(sizes)
+
+
+default_generator = Generator()
+
+
+def manual_seed(seed: int) -> Generator:
+    """Restart the default generator from a seed, and return it; see `Generator.manual_seed`."""
+    return default_generator.manual_seed(seed)
+
+
+def seed() -> int:
+    """Restart the default generator from the operating system's randomness, and return the seed."""
+    return default_generator.seed()
+
+
+def initial_seed() -> int:
+    """The seed of the default generator."""
+    return default_generator.initial_seed()

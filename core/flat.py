@@ -1,0 +1,92 @@
+"""Flat memory: the parameters of a model side by side in one array per dtype and device, their gradients in another.
+
+Whoever needs whole buffers (an optimizer, the gradient reduction, a digest) calls `flatten`; the first call lays the
+parameters out, later ones find them where they are. Parameters stay what they were, only their memory moves: each
+array becomes a view, and `Tensor.home` says of which part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from .backend import Array, array_module
+from .tensor import Tensor
+
+
+class Home:
+    """One tensor's place: elements start to stop of the flat arrays `values` and `gradients`."""
+
+    __slots__ = ("gradient", "gradients", "start", "stop", "values")
+
+    def __init__(self, values: Array, gradients: Array, start: int, tensor: Tensor) -> None:
+        self.values, self.gradients = values, gradients
+        self.start, self.stop = start, start + tensor.numel()
+        self.gradient = gradients[self.start : self.stop].reshape(tensor.array.shape)
+        place = values[self.start : self.stop].reshape(tensor.array.shape)
+        place[...] = tensor.array
+        tensor.array, tensor.home = place, self
+        if tensor._grad is not None:
+            self.gradient[...] = tensor._grad.array
+            tensor._grad.array = self.gradient
+
+
+class Run:
+    """Tensors that are neighbours in flat memory, with their values and gradients as two one-dimensional arrays."""
+
+    __slots__ = ("gradients", "start", "stop", "tensors", "values")
+
+    def __init__(self, tensors: Sequence[Tensor]) -> None:
+        first, last = tensors[0].home, tensors[-1].home
+        self.tensors = tuple(tensors)
+        self.start, self.stop = first.start, last.stop
+        self.values = first.values[self.start : self.stop]
+        self.gradients = first.gradients[self.start : self.stop]
+
+    def holds(self) -> bool:
+        """Whether every tensor still lives in this run's memory (assigning `.data` or `.to()` moves one out)."""
+        base = self.values.base
+        return all(t.home is not None and t.home.values is base for t in self.tensors)
+
+
+def flatten(tensors: Iterable[Tensor]) -> list[Run]:
+    """Give a home to each tensor that has none, and return all of them as maximal runs of neighbours."""
+    everything = list(dict.fromkeys(tensors))
+    homeless: dict[Any, list[Tensor]] = {}
+    for tensor in everything:
+        if tensor.home is None:
+            homeless.setdefault((tensor.array.dtype, str(tensor.device)), []).append(tensor)
+    for group in homeless.values():
+        xp, dtype = array_module(group[0].array), group[0].array.dtype
+        size = sum(t.numel() for t in group)
+        values, gradients = xp.empty(size, dtype), xp.zeros(size, dtype)
+        start = 0
+        for tensor in group:
+            start = Home(values, gradients, start, tensor).stop
+    return runs(everything)
+
+
+def runs(tensors: Iterable[Tensor]) -> list[Run]:
+    """Tensors that have homes, as maximal runs of neighbours in memory order."""
+    by_memory: dict[int, list[Tensor]] = {}
+    for tensor in tensors:
+        by_memory.setdefault(id(tensor.home.values), []).append(tensor)
+    found = []
+    for group in by_memory.values():
+        group.sort(key=lambda t: t.home.start)
+        row = [group[0]]
+        for tensor in group[1:]:
+            if tensor.home.start != row[-1].home.stop:
+                found.append(Run(row))
+                row = []
+            row.append(tensor)
+        found.append(Run(row))
+    return found
+
+
+def gather_gradient(tensor: Tensor) -> None:
+    """Make sure that the tensor's gradient, if it has one, lies in its home (one that was assigned may not)."""
+    grad, place = tensor._grad, tensor.home.gradient
+    if grad is not None and grad.array is not place:
+        place[...] = grad.array
+        grad.array = place

@@ -1,0 +1,141 @@
+"""A world of N ranks as threads of one process: for tests, for teaching, and for trying a script without MPI.
+
+    losses = run(4, train)        # train() on 4 ranks; what each returned, in rank order
+
+Inside, `init_process_group()` finds the simulated world. The threads share all module-level state of the program
+(the default random generator too), so let each rank use a Generator of its own.
+"""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ...core.backend import Array, quiet_floating_point
+from .protocol import DEFAULT_TIMEOUT, CollectiveTimeout, Communicator
+
+OPS: dict[str, Any] = {"sum": np.add, "max": np.maximum, "min": np.minimum}
+
+
+class RankFailed(RuntimeError):
+    """Another rank of the simulated world raised; this one stopped waiting for it."""
+
+
+class _Shared:
+    """What the ranks of one communicator have in common: a place for each rank's contribution, and a barrier."""
+
+    def __init__(self, size: int, timeout: float) -> None:
+        self.size, self.timeout = size, timeout
+        self.places: list[Any] = [None] * size
+        self.result: Any = None
+        self.barrier = threading.Barrier(size)
+        self.children: dict[str, _Shared] = {}
+        self.failed = threading.Event()
+
+    def break_all(self) -> None:
+        """Let every waiting rank go, here and in the duplicates."""
+        self.failed.set()
+        self.barrier.abort()
+        for child in list(self.children.values()):
+            child.break_all()
+
+
+class SimulatedCommunicator(Communicator):
+    """One rank of a simulated world. Sums run in rank order, so results are the same in every run."""
+
+    def __init__(self, shared: _Shared, rank: int, *, name: str = "world") -> None:
+        super().__init__(rank, shared.size, rank, name=name, timeout=shared.timeout)
+        self._shared = shared
+
+    def _meet(self) -> None:
+        try:
+            self._shared.barrier.wait(self.timeout)
+        except threading.BrokenBarrierError:
+            if self._shared.failed.is_set():
+                raise RankFailed(f"rank {self.rank} stopped: another simulated rank failed") from None
+            raise CollectiveTimeout(
+                f"rank {self.rank} of {self.size} waited {self.timeout} s on communicator '{self.name}': expected "
+                "every rank to take part in this collective, but at least one has not"
+            ) from None
+
+    def _exchange(self, value: Any, combine: Callable[[list[Any]], Any]) -> Any:
+        """Each rank puts its value down, rank 0 combines them, all take the result."""
+        shared = self._shared
+        shared.places[self.rank] = value
+        self._meet()
+        if self.rank == 0:
+            shared.result = combine(shared.places)
+        self._meet()
+        result = shared.result
+        self._meet()  # nobody puts a new value down before all have read
+        return result
+
+    def _all_reduce(self, array: Array, op: str) -> None:
+        def combine(places: list[Any]) -> Any:
+            total = places[0].copy()
+            for other in places[1:]:
+                OPS[op](total, other, out=total)
+            return total
+
+        array[...] = self._exchange(array, combine)
+
+    def _broadcast(self, array: Array, root: int) -> None:
+        array[...] = self._exchange(array, lambda places: places[root].copy())
+
+    def _all_gather_object(self, value: Any) -> list[Any]:
+        return list(self._exchange(copy.deepcopy(value), list))
+
+    def _barrier(self) -> None:
+        self._meet()
+
+    def duplicate(self, name: str) -> SimulatedCommunicator:
+        shared = self._shared
+        key = f"{name} {self._count}"  # the same number on every rank: collectives are started in the same order
+        make = lambda _: shared.children.setdefault(key, _Shared(shared.size, shared.timeout))
+        made: list[_Shared] = []
+        self.start(lambda: made.append(self._exchange(None, make)), f"duplicate '{name}'").wait()
+        return SimulatedCommunicator(made[0], self.rank, name=name)
+
+    def abort(self, code: int) -> None:
+        self._shared.break_all()
+
+
+class _Thread(threading.local):
+    communicator: SimulatedCommunicator | None = None
+
+
+current = _Thread()
+
+
+def run(size: int, function: Callable[..., Any], *args: Any, timeout: float = DEFAULT_TIMEOUT) -> list[Any]:
+    """Call function(*args) on `size` ranks at once; what each returned, in rank order.
+
+    When a rank raises, the others are released, and the first exception is raised here.
+    """
+    shared = _Shared(size, timeout)
+    results: list[Any] = [None] * size
+    errors: list[BaseException] = []
+
+    def rank_main(rank: int) -> None:
+        quiet_floating_point()
+        communicator = current.communicator = SimulatedCommunicator(shared, rank)
+        try:
+            results[rank] = function(*args)
+        except BaseException as error:  # noqa: BLE001  (raised again below)
+            errors.append(error)
+            shared.break_all()
+        finally:
+            communicator.close()
+
+    threads = [threading.Thread(target=rank_main, args=(r,), name=f"rank {r}", daemon=True) for r in range(size)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise next((e for e in errors if not isinstance(e, RankFailed)), errors[0])
+    return results

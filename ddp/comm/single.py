@@ -1,0 +1,42 @@
+"""One process alone: every collective is done when it is called."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Callable
+from typing import Any
+
+from ...core.backend import Array
+from .protocol import DEFAULT_TIMEOUT, Communicator, Work
+
+
+class SingleCommunicator(Communicator):
+    """A world of one rank. It needs no MPI library and no thread."""
+
+    def __init__(self, *, name: str = "world", timeout: float = DEFAULT_TIMEOUT) -> None:
+        super().__init__(0, 1, 0, name=name, timeout=timeout)
+
+    def start(self, task: Callable[[], Any], name: str) -> Work:
+        self._count += 1
+        work = Work(self, self._count, name, task)
+        work.run()
+        return work
+
+    def _all_reduce(self, array: Array, op: str) -> None:
+        pass
+
+    def _broadcast(self, array: Array, root: int) -> None:
+        pass
+
+    def _all_gather_object(self, value: Any) -> list[Any]:
+        return [copy.deepcopy(value)]
+
+    def _barrier(self) -> None:
+        pass
+
+    def duplicate(self, name: str) -> SingleCommunicator:
+        return SingleCommunicator(name=name, timeout=self.timeout)
+
+    def abort(self, code: int) -> None:
+        os._exit(code)

@@ -1,0 +1,152 @@
+"""The world that a script runs in, with PyTorch's function names.
+
+Alone, under mpirun or in a simulated world the same calls work: a single process is a world of one rank.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import traceback
+from datetime import timedelta
+from types import TracebackType
+from typing import Any
+
+from ..core.tensor import Tensor
+from .comm import simulated
+from .comm.protocol import DEFAULT_TIMEOUT, Communicator, Work
+from .comm.single import SingleCommunicator
+
+
+class _Group(threading.local):
+    """The communicator of this thread's world: simulated ranks are threads, so each has its own."""
+
+    communicator: Communicator | None = None
+
+
+_group = _Group()
+_process_communicator: Communicator | None = None  # seen by all threads that are not simulated ranks
+
+
+class ReduceOp:
+    """The operations of `all_reduce`."""
+
+    SUM, MAX, MIN = "sum", "max", "min"
+
+
+def init_process_group(backend: str | None = None, *, timeout: float | timedelta | None = None) -> None:
+    """Join the world: under mpirun all ranks of the job, in a simulated world its ranks, else this process alone.
+
+    backend: "mpi", "single", or None to find out. timeout: seconds (or a timedelta) that any collective may take.
+    RuntimeError when called twice, or when the loaded MPI library is not the launcher's.
+    """
+    global _process_communicator
+    if is_initialized():
+        raise RuntimeError("trying to initialize the default process group twice!")
+    if backend not in (None, "mpi", "single"):
+        raise ValueError(f"expected backend 'mpi', 'single' or None (find out), found {backend!r}")
+    seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
+    limit = DEFAULT_TIMEOUT if seconds is None else float(seconds)
+    if simulated.current.communicator is not None:
+        _group.communicator = simulated.current.communicator
+        return
+    _process_communicator = SingleCommunicator(timeout=limit) if backend == "single" else _mpi_world(backend, limit)
+
+
+def _mpi_world(backend: str | None, limit: float) -> Communicator:
+    try:
+        from .comm import mpi
+    except (ImportError, RuntimeError) as error:
+        if backend == "mpi":
+            raise RuntimeError(
+                f"backend 'mpi' was asked for, but no MPI library can be loaded ({error}): "
+                "pip install 'mpigrad[mpich]', or load your cluster's MPI module"
+            ) from error
+        return SingleCommunicator(timeout=limit)
+    world = mpi.world(limit)
+    if world.size == 1:
+        return SingleCommunicator(timeout=limit)
+    _abort_on_uncaught_exceptions(world)
+    return world
+
+
+def _abort_on_uncaught_exceptions(world: Communicator) -> None:
+    """An exception that ends one rank ends the job: the others would wait for it for ever."""
+    previous = sys.excepthook
+
+    def hook(kind: type[BaseException], value: BaseException, trace: TracebackType | None) -> Any:
+        previous(kind, value, trace)
+        lines = "".join(traceback.format_exception_only(kind, value)).strip()
+        print(f"rank {world.rank} of {world.size} failed and ends the job: {lines}", file=sys.stderr, flush=True)
+        sys.stdout.flush()
+        world.abort(1)
+
+    sys.excepthook = hook
+
+
+def destroy_process_group() -> None:
+    """Leave the world; init_process_group may be called again."""
+    global _process_communicator
+    communicator = world()
+    communicator.barrier("destroy_process_group")
+    communicator.close()
+    if _group.communicator is not None:
+        _group.communicator = None
+    else:
+        _process_communicator = None
+
+
+def is_initialized() -> bool:
+    """Whether this process (or simulated rank) has joined a world."""
+    return (_group.communicator or _process_communicator) is not None
+
+
+def world() -> Communicator:
+    """The communicator of all ranks. RuntimeError before init_process_group."""
+    communicator = _group.communicator or _process_communicator
+    if communicator is None:
+        raise RuntimeError(
+            "Default process group has not been initialized, please make sure to call init_process_group."
+        )
+    return communicator
+
+
+def get_rank() -> int:
+    """This process's number, 0 to world size - 1; 0 when no world was joined."""
+    return world().rank if is_initialized() else 0
+
+
+def get_world_size() -> int:
+    """How many ranks there are; 1 when no world was joined."""
+    return world().size if is_initialized() else 1
+
+
+def get_local_rank() -> int:
+    """This process's number among those of its machine: the number of its GPU."""
+    return world().local_rank if is_initialized() else 0
+
+
+def all_reduce(tensor: Tensor, op: str = ReduceOp.SUM, async_op: bool = False) -> Work | None:
+    """Replace tensor by the sum (or maximum, minimum) over all ranks; async_op returns a Work to wait for."""
+    tensor.version[0] += 1
+    work = world().all_reduce_start(tensor.array, op, f"all_reduce of shape {list(tensor.shape)}")
+    if async_op:
+        return work
+    work.wait()
+    return None
+
+
+def broadcast(tensor: Tensor, src: int = 0) -> None:
+    """Replace tensor by rank src's."""
+    tensor.version[0] += 1
+    world().broadcast(tensor.array, src, f"broadcast of shape {list(tensor.shape)}")
+
+
+def all_gather_object(object_list: list[Any], obj: Any) -> None:
+    """Fill object_list with every rank's Python object, in rank order."""
+    object_list[:] = world().all_gather_object(obj)
+
+
+def barrier() -> None:
+    """Return when all ranks have arrived."""
+    world().barrier()

@@ -1,0 +1,73 @@
+"""ShardedSampler: every rank's part of each global batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sized
+
+from ..core.generator import Generator
+from .process_group import get_rank, get_world_size
+
+
+class ShardedSampler:
+    """A batch sampler for `DataLoader(dataset, batch_sampler=...)`: each rank's slice of every global batch.
+
+    global_batch is the number of samples of all ranks together, so a step sees the same samples on any number of
+    ranks. Nothing is padded, nothing is dropped unless drop_last: the last batch may be short, and a rank's slice of it
+    empty. With shuffle, every pass over the sampler has an order of its own, a function of (seed, epoch); the order is
+    that of PyTorch's DistributedSampler before it is dealt out.
+
+    rank and world_size: the process group's when left out. ValueError for an empty dataset and for a global batch
+    smaller than the world.
+    """
+
+    def __init__(
+        self,
+        dataset: Sized,
+        global_batch: int,
+        *,
+        shuffle: bool = True,
+        seed: int = 0,
+        drop_last: bool = False,
+        rank: int | None = None,
+        world_size: int | None = None,
+    ) -> None:
+        self.rank = get_rank() if rank is None else rank
+        self.world_size = get_world_size() if world_size is None else world_size
+        if len(dataset) == 0:
+            raise ValueError("ShardedSampler: expected a dataset with at least one sample, found an empty one")
+        if global_batch < self.world_size:
+            raise ValueError(
+                f"ShardedSampler: expected a global batch of at least one sample per rank ({self.world_size}), found "
+                f"{global_batch}; raise the global batch or start fewer ranks"
+            )
+        if drop_last and len(dataset) < global_batch:
+            raise ValueError(
+                f"ShardedSampler: expected at least one whole global batch of {global_batch} samples with drop_last, "
+                f"found {len(dataset)} samples"
+            )
+        self.length, self.global_batch = len(dataset), global_batch
+        self.shuffle, self.seed, self.drop_last = shuffle, seed, drop_last
+        self.epoch = 0  # of the next pass
+
+    def set_epoch(self, epoch: int) -> None:
+        """Make the next pass that of this epoch; without it every pass is the next epoch."""
+        self.epoch = epoch
+
+    def order(self, epoch: int) -> list[int]:
+        """All indices in the order of an epoch, the same on every rank."""
+        if not self.shuffle:
+            return list(range(self.length))
+        order: list[int] = Generator().manual_seed(self.seed + epoch).randperm(self.length).tolist()
+        return order
+
+    def __iter__(self) -> Iterator[list[int]]:
+        order = self.order(self.epoch)
+        self.epoch += 1
+        for number in range(len(self)):
+            batch = order[number * self.global_batch : (number + 1) * self.global_batch]
+            first, last = (len(batch) * r // self.world_size for r in (self.rank, self.rank + 1))
+            yield batch[first:last]
+
+    def __len__(self) -> int:
+        """The number of global batches: the same on every rank."""
+        return self.length // self.global_batch if self.drop_last else -(-self.length // self.global_batch)

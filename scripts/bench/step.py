@@ -1,0 +1,162 @@
+#!/usr/bin/env python3
+"""Training steps per second, mpigrad beside PyTorch, on one rank and on two.
+
+    python scripts/bench/step.py [--rounds 7] [--ranks 1 2]
+
+Every process computes with one thread. The four contestants take turns, round by round, each in fresh processes; the
+table gives the median over the rounds and the range. Both run with the same malloc settings and bound to a core each;
+mpigrad reduces over MPI, PyTorch's DistributedDataParallel over gloo. Without PyTorch only mpigrad is measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import itertools
+import json
+import os
+import platform
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+BATCH = 64  # per rank
+SIZES = {"mlp 784-512-256-10": (784, 512, 256, 10)}
+WARM_UP, BLOCKS, STEPS = 30, 10, 20
+# large temporaries stay in the process instead of going back to the kernel after every op
+MALLOC = {
+    "MALLOC_MMAP_THRESHOLD_": str(2**30),
+    "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1),
+    "MALLOC_TOP_PAD_": str(64 * 2**20),
+}
+
+
+def worker(engine: str, model_name: str) -> None:
+    """Train on random data and, on rank 0, print the samples per second of all ranks; one code for both engines."""
+    T: Any
+    if engine == "torch":
+        import torch as T
+        import torch.distributed as dist
+        from torch.nn.parallel import DistributedDataParallel
+
+        T.set_num_threads(1)
+        if int(os.environ["WORLD_SIZE"]) > 1:
+            dist.init_process_group("gloo")
+        rank, ranks = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    else:
+        import mpigrad.distributed as dist
+        from mpigrad.distributed import DistributedDataParallel
+
+        import mpigrad as T
+
+        dist.init_process_group()
+        rank, ranks = dist.get_rank(), dist.get_world_size()
+
+    nn, sizes = T.nn, SIZES[model_name]
+    layers: list[Any] = []
+    for fan_in, fan_out in itertools.pairwise(sizes):
+        layers += [nn.Linear(fan_in, fan_out), nn.ReLU()]
+    T.manual_seed(0)
+    model = nn.Sequential(*layers[:-1])
+    if ranks > 1:
+        model = DistributedDataParallel(model)
+    optimizer = T.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+    images, labels = T.rand(BATCH, sizes[0]), T.randint(0, sizes[-1], (BATCH,))
+
+    def step() -> None:
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(model(images), labels)
+        loss.backward()
+        optimizer.step()
+
+    for _ in range(WARM_UP):
+        step()
+    rates = []
+    for _ in range(BLOCKS):
+        started = time.perf_counter()
+        for _ in range(STEPS):
+            step()
+        rates.append(STEPS * BATCH * ranks / (time.perf_counter() - started))
+    if rank == 0:
+        print(json.dumps(statistics.median(rates)))
+
+
+def measure(engine: str, ranks: int, model_name: str) -> float:
+    """Samples per second of one fresh set of processes."""
+    command = [sys.executable, __file__, "--worker", engine, "--model", model_name]
+    env = {**os.environ, **MALLOC, "OMP_NUM_THREADS": "1"}
+    if engine == "mpigrad" and ranks > 1:
+        launcher = [sys.executable, "-m", "mpigrad.launch.cli", "run", "-n", str(ranks), "--timeout", "120"]
+        done = subprocess.run([*launcher, *command[1:]], env=env, capture_output=True, text=True, timeout=180)
+        output, code, errors = done.stdout, done.returncode, done.stderr
+    else:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = str(free.getsockname()[1])
+        cores = sorted(os.sched_getaffinity(0))
+        processes = [
+            subprocess.Popen(
+                command,
+                env={**env, "RANK": str(r), "WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                preexec_fn=lambda r=r: os.sched_setaffinity(0, {cores[r % len(cores)]}),
+            )
+            for r in range(ranks)
+        ]
+        outputs = [process.communicate(timeout=180) for process in processes]
+        output, errors = outputs[0]
+        code = max(process.returncode for process in processes)
+    if code:
+        sys.exit(f"step.py: {engine} on {ranks} rank(s) failed with exit code {code}:\n{errors}")
+    return float(json.loads(output))
+
+
+def machine() -> str:
+    """What these figures were measured on."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    name = next((line.split(": ")[1] for line in lines if line.startswith("model name")), platform.machine())
+    return f"{name}, {len(os.sched_getaffinity(0))} cores, Python {platform.python_version()}, NumPy {np.__version__}"
+
+
+def main() -> None:
+    """Measure in turns and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=7, help="how often each contestant is measured (default 7)")
+    parser.add_argument("--ranks", type=int, nargs="+", default=[1, 2], help="numbers of ranks (default 1 2)")
+    parser.add_argument("--model", choices=SIZES, default=next(iter(SIZES)), help="what is trained")
+    parser.add_argument("--worker", choices=["mpigrad", "torch"], help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        worker(options.worker, options.model)
+        return
+    engines = ["mpigrad"] + (["torch"] if importlib.util.find_spec("torch") else [])
+    contests = [(engine, ranks) for ranks in options.ranks for engine in engines]
+    rates: dict[tuple[str, int], list[float]] = {contest: [] for contest in contests}
+    print(f"{machine()}\n{options.model}, batch {BATCH} per rank, SGD with momentum, one thread per rank, samples/s")
+    for number in range(options.rounds):
+        for contest in contests:
+            rates[contest].append(measure(*contest, options.model))
+        print(f"round {number + 1} of {options.rounds} done", end="\r", file=sys.stderr, flush=True)
+    print(f"{'':10}{'ranks':>6}{'median':>10}{'min':>10}{'max':>10}{'x own 1 rank':>14}{'x PyTorch':>11}")
+    middle = {contest: statistics.median(values) for contest, values in rates.items()}
+    for (engine, ranks), values in rates.items():
+        scaling = middle[engine, ranks] / middle[engine, options.ranks[0]]
+        beside = f"{middle[engine, ranks] / middle['torch', ranks]:11.2f}" if "torch" in engines else ""
+        print(
+            f"{engine:10}{ranks:6}{middle[engine, ranks]:10,.0f}{min(values):10,.0f}{max(values):10,.0f}"
+            f"{scaling:14.2f}{beside}"
+        )
+    if "torch" not in engines:
+        print("PyTorch is not installed, so nothing is compared: pip install 'mpigrad[oracle]'")
+
+
+if __name__ == "__main__":
+    main()

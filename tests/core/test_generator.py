@@ -26,6 +26,8 @@ EXACT: list[tuple[int, str, Draw, list[Any]]] = [
     (1, "uniform", lambda g: g.uniform(4, 0.1, 0.7), [0.55457896, 0.26758653, 0.34184155, 0.54081064]),
     (12345, "uniform, weights", lambda g: g.uniform(3, -0.05, 0.05), [0.04817182, 0.037960656, 0.049214344]),
     (1, "uniform, rounded up to high", lambda g: g.uniform(33, 1e6, 1e6 + 1)[30:], [1e6 + 0.625, 1e6, 1e6 + 0.8125]),
+    (0, "uniform, a tie", lambda g: g.uniform(7, 1e-30, 3)[4:], [0.92226845, 1.9022361, 1.4702803]),
+    (0, "uniform float64, a tie", lambda g: g.uniform(3, 1e-290, 3, F64)[1:], [2.123459593199364, 1.3781488293823527]),
     (3, "uniform float64", lambda g: g.uniform(2, -0.1, 0.3, F64), [-0.08635672173979181, 0.014696090688522779]),
     (24, "uniform float16", lambda g: g.uniform(3, -0.1, 0.7, np.float16), [0.5117, 0.2001, -0.03992]),
     (199, "uniform float16, low", lambda g: g.uniform(28, -2.0533801e-05, 742.2, np.float16)[26:], [353.5, -2.05e-05]),
@@ -91,7 +93,7 @@ def test_seeds() -> None:
     np.testing.assert_array_equal(g.manual_seed(-2).normal(3), first)  # reseeding drops the spare normal
     assert g.seed() == g.initial_seed() != g.seed()
     for seed in (2**64, -(2**63) - 1):
-        with pytest.raises(RuntimeError, match="Overflow when unpacking long long"):
+        with pytest.raises(ValueError, match="Overflow when unpacking long long"):
             g.manual_seed(seed)
     with pytest.raises(RuntimeError, match="expected a long, but got float"):
         g.manual_seed(1.5)  # type: ignore[arg-type]
@@ -279,7 +281,7 @@ def call_both(ours: Generator, torch: Any, theirs: Any, call: tuple[Any, ...]) -
     return np.array(ours.random_int64()), empty((), "int64").random_(generator=theirs)  # type: ignore[arg-type]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(seed=seeds, calls=st.lists(CALLS, min_size=1, max_size=8))
 def test_calls_in_a_row(torch: Any, seed: int, calls: list[tuple[Any, ...]]) -> None:
     ours, theirs = Generator().manual_seed(seed), torch.Generator().manual_seed(seed)
@@ -289,9 +291,7 @@ def test_calls_in_a_row(torch: Any, seed: int, calls: list[tuple[Any, ...]]) -> 
         expected = expected.numpy()
         if call[0] == "normal":
             assert (got.dtype, got.shape) == (expected.dtype, expected.shape)
-            size = (
-                abs(call[2]) + call[3]
-            )  # cancellation against the mean, and zeros of the cosine, cost relative digits
+            size = abs(call[2]) + call[3]  # the zeros of sine and cosine, and sums near 0, have few relative digits
             np.testing.assert_allclose(got, expected, rtol=RTOL[got.dtype], atol=RTOL[got.dtype] * size)
         else:
             np.testing.assert_array_equal(got, expected, strict=True)

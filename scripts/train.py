@@ -113,7 +113,7 @@ def accuracy(model: nn.Module, batches: Any) -> float:
     return all_right / all_count
 
 
-def run(config: Config, train_data: TensorDataset, test_data: TensorDataset) -> int:
+def run(config: Config, train_data: TensorDataset, test_data: TensorDataset) -> None:
     """Train, report, and leave the results in the output folder."""
     first = dist.get_rank() == 0  # every rank computes, the first one speaks and writes
     ranks = dist.get_world_size()
@@ -165,7 +165,6 @@ def run(config: Config, train_data: TensorDataset, test_data: TensorDataset) -> 
         draw(history, config.out / "loss.png")
         print(f"test accuracy {history[-1]['test_accuracy']:.4f}")
         print(f"digest {digests[0]}")
-    return 0
 
 
 def draw(history: list[dict[str, float]], path: Path) -> None:
@@ -189,13 +188,12 @@ def draw(history: list[dict[str, float]], path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def main() -> int:
+def main() -> None:
     """Join the world, read the command line, check what can be checked on every rank, then train."""
     dist.init_process_group()
-    first = dist.get_rank() == 0
     try:
         # every rank parses, the first one prints the help or the complaint
-        config = tyro.cli(Config, description=__doc__, console_outputs=first)
+        config = tyro.cli(Config, description=__doc__, console_outputs=dist.get_rank() == 0)
         train_data, test_data = load(config)
         for data in (train_data, test_data):
             dist.ShardedSampler(data, config.global_batch)
@@ -204,13 +202,10 @@ def main() -> int:
         problem = str(error)
     problems = dist.world().all_gather_object(problem)  # what stops one rank stops all, before anything is written
     if any(problems):
-        for text in dict.fromkeys(p for p in problems if p) if first else ():
-            print(f"train.py: {text}", file=sys.stderr)
-        return 1
-    code = run(config, train_data, test_data)
+        sys.exit("train.py: " + next(text for text in problems if text))
+    run(config, train_data, test_data)
     dist.destroy_process_group()
-    return code
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

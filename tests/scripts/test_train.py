@@ -1,0 +1,133 @@
+"""The training script as a user runs it: from a shell, alone and on several ranks, with good input and with bad."""
+
+import gzip
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mpigrad import load_file
+
+ROOT = Path(__file__).parents[2]
+TRAIN = str(ROOT / "scripts" / "train.py")
+MNIST = ROOT.parent / "shared" / "data" / "mnist"
+SHAPES = {f"{i}.weight": [b, a] for i, a, b in ((0, 64, 512), (2, 512, 256), (4, 256, 10))}
+SHAPES |= {name.replace("weight", "bias"): shape[:1] for name, shape in SHAPES.items()}
+LAUNCHER_VARIABLES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE")
+
+pytestmark = pytest.mark.skipif(
+    any(name in os.environ for name in LAUNCHER_VARIABLES), reason="starts MPI jobs of its own: run it in one process"
+)
+
+
+def train(ranks: int, *options: object, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+    launcher = [] if ranks == 0 else ["-m", "mpigrad.launch.cli", "run", "-n", str(ranks), "--timeout", str(timeout)]
+    return subprocess.run(
+        [sys.executable, *launcher, TRAIN, *map(str, options)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=timeout + 20,
+    )
+
+
+def history(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_every_number_of_ranks_learns_the_same(tmp_path: Path) -> None:
+    curves, ends = [], []
+    for ranks in (0, 1, 2, 3, 4):  # 0: plain python, no launcher
+        out = tmp_path / str(ranks)
+        done = train(ranks, "--epochs", 4, "--out", out)
+        assert done.returncode == 0, done.stderr
+        *_, accuracy, digest = done.stdout.splitlines()
+        assert accuracy.startswith("test accuracy 0.") and len(accuracy) == len("test accuracy 0.1234")
+        assert digest.startswith("digest ") and len(digest) == len("digest ") + 32
+        curves.append([m["train_loss"] for m in history(out)])
+        ends.append(accuracy)
+        assert {path.name for path in out.iterdir()} >= {"config.json", "metrics.jsonl", "model.safetensors"}
+        assert {name: list(t.shape) for name, t in load_file(out / "model.safetensors").items()} == SHAPES
+    np.testing.assert_allclose(curves, [curves[0]] * len(curves), rtol=0, atol=1e-5)
+    assert len(set(ends)) == 1
+
+
+@pytest.mark.skipif(not MNIST.is_dir(), reason="the MNIST files are not at ../shared/data/mnist")
+def test_mnist(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = train(2, "--data", "mnist", "--data-dir", MNIST, "--epochs", 2, "--global-batch", 128, "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert "8000 training and 2000 test samples" in done.stdout
+    assert history(out)[-1]["test_accuracy"] > 0.9
+
+
+def idx_folder(folder: Path, *, labels: np.ndarray, images: np.ndarray, cut: int | None = None) -> Path:
+    folder.mkdir()
+    for name, array in (("images-idx3", images), ("labels-idx1", labels)):
+        head = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()
+        content = gzip.compress((head + array.astype(np.uint8).tobytes())[: cut if array.ndim == 3 else None])
+        (folder / f"t10k-{name}-ubyte.gz").write_bytes(content)
+    return folder
+
+
+@pytest.fixture
+def bad_folders(tmp_path: Path) -> dict[str, Path]:
+    images = np.zeros((9000, 2, 2))
+    half = idx_folder(tmp_path / "half", labels=np.zeros(9000), images=images)
+    whole = (half / "t10k-images-idx3-ubyte.gz").read_bytes()
+    (half / "t10k-images-idx3-ubyte.gz").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "nothing").mkdir()
+    return {
+        "half": half,
+        "short": idx_folder(tmp_path / "short", labels=np.zeros(9000), images=images, cut=1000),
+        "eleven": idx_folder(tmp_path / "eleven", labels=np.full(9000, 11), images=images),
+        "few": idx_folder(tmp_path / "few", labels=np.zeros(5), images=images[:5]),
+        "nothing": tmp_path / "nothing",
+        "absent": tmp_path / "absent",
+    }
+
+
+BAD = [
+    (["--global-batch", "1"], "expected a global batch of at least one sample per rank (2), found 1"),
+    (["--global-batch", "0"], "--global-batch: expected at least 1, found 0"),
+    (["--global-batch", "many"], "many"),
+    (["--epochs", "0"], "--epochs: expected at least 1, found 0"),
+    (["--lr", "-1"], "--lr: expected a positive number, found -1.0"),
+    (["--frobnicate"], "frobnicate"),
+    (["--model", "cnn"], "cnn"),
+    (["--data", "mnist"], "expected --data-dir with the folder of its IDX files, found none"),
+    (
+        ["--data", "mnist", "--data-dir", "absent"],
+        "absent: expected a folder with MNIST's IDX files, found no such folder",
+    ),
+    (["--data", "mnist", "--data-dir", "nothing"], "expected t10k-images-idx3-ubyte.gz, found nothing"),
+    (["--data", "mnist", "--data-dir", "half"], "expected a whole gzip file, found a damaged one"),
+    (["--data", "mnist", "--data-dir", "short"], "expected 36000 bytes of data for shape [9000, 2, 2], found 984"),
+    (["--data", "mnist", "--data-dir", "few"], "expected a dataset with at least one sample, found an empty one"),
+    (["--data", "mnist", "--data-dir", "eleven"], "Target 11 is out of bounds: expected class indices from 0 to 9"),
+]
+
+
+@pytest.mark.parametrize(("options", "sentence"), BAD, ids=lambda v: " ".join(v) if isinstance(v, list) else "")
+def test_bad_input_is_told_in_a_sentence(
+    options: list[str], sentence: str, bad_folders: dict[str, Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    done = train(2, *[bad_folders.get(o, o) for o in options], "--out", out, timeout=20)
+    assert done.returncode != 0
+    assert sentence in " ".join(done.stderr.replace("│", " ").split()), done.stderr
+    if "eleven" not in options:  # a label is looked at when its batch is trained on
+        assert not out.exists()
+        assert "Traceback" not in done.stderr
+    assert not (out / "model.safetensors").exists()
+
+
+def test_help_explains_every_flag() -> None:
+    text = train(0, "--help").stdout
+    for flag in ("--data", "--data-dir", "--model", "--global-batch", "--epochs", "--lr", "--seed", "--out"):
+        assert flag in text
+    assert "Samples in each step, over all ranks together" in " ".join(text.replace("│", " ").split())

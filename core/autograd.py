@@ -12,9 +12,11 @@ alike: given arrays it computes the gradient, given Tensors (`create_graph`) it 
 from __future__ import annotations
 
 import contextlib
+import inspect
 import threading
+import weakref
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 import numpy as np
 
@@ -43,9 +45,12 @@ class Variable:
     node: Node | None
     version: list[int]
     home: Any = None
-    hooks: list[Callable[[Any], None]] | None = None
+    hooks: list[Callable[[Any], None]] | None = None  # called with a leaf when its gradient is final
+    gradient_hooks: list[Callable[[Any], Any]] | None = None  # called with a leaf's gradient before it is accumulated
     _grad: Any = None
     _base: Any = None  # the tensor that this one is a view of
+    _views: Any = None  # a weak reference to what this tensor's views hold
+    _sharing: Any = None
 
 
 class Node:
@@ -98,9 +103,9 @@ class Into:
 class RemovableHandle:
     """Undoes a registration: `handle.remove()`."""
 
-    def __init__(self, hooks: list[Any], hook: Any) -> None:
+    def __init__(self, hooks: list[Any], hook: Any, *, place: int | None = None) -> None:
         self.hooks, self.hook = hooks, hook
-        hooks.append(hook)
+        hooks.insert(len(hooks) if place is None else place, hook)
 
     def remove(self) -> None:
         """Unregister the hook; a second call does nothing."""
@@ -162,8 +167,22 @@ def record_view(name: str, array: Array, source: Tensor, vjp: Callable[..., Any]
     """As `record` for an op whose result shares its input's memory: in-place changes of either count for both."""
     tensor = record(name, array, (source, vjp))
     tensor.version = source.version
-    tensor._base = source if source._base is None else source._base
+    tensor._base = base = source if source._base is None else source._base
+    if thread.recording:
+        tensor._sharing = sharing = (base._views and base._views()) or _Sharing()
+        base._views = weakref.ref(sharing)
     return tensor
+
+
+class _Sharing:
+    """Held by all views of one tensor, so that it can tell whether one is alive."""
+
+    __slots__ = ("__weakref__",)
+
+
+def has_views(tensor: Variable) -> bool:
+    """Whether views of the tensor's memory are alive whose history an in-place op on the tensor would not reach."""
+    return tensor._views is not None and tensor._views() is not None
 
 
 def is_recording() -> bool:
@@ -171,7 +190,48 @@ def is_recording() -> bool:
     return thread.recording
 
 
-class set_grad_enabled(contextlib.ContextDecorator):
+class _Recording(contextlib.ContextDecorator):
+    """Recording is `mode` within the block or the decorated function."""
+
+    mode: bool
+
+    def __enter__(self) -> None:
+        self.before = thread.recording
+        thread.recording = self.mode
+
+    def __exit__(self, *_: object) -> None:
+        thread.recording = self.before
+
+    def __call__(self, function: F) -> F:
+        if inspect.isgeneratorfunction(function):
+            raise TypeError(f"expected a function, found the generator {function.__name__}: use the block inside it")
+        return super().__call__(function)
+
+
+class no_grad(_Recording):
+    """Within the block (or the decorated function) nothing is recorded."""
+
+    mode = False
+
+    @overload
+    def __new__(cls, function: None = None) -> Self: ...
+    @overload
+    def __new__(cls, function: F) -> F: ...  # type: ignore[misc]
+    def __new__(cls, function: Any = None) -> Any:
+        """Also a decorator without parentheses."""
+        return super().__new__(cls) if function is None else cls()(function)
+
+    def _recreate_cm(self) -> Self:
+        return type(self)()  # a decorated function may recurse: every call remembers its own state
+
+
+class enable_grad(no_grad):
+    """Within the block recording is on, also inside no_grad."""
+
+    mode = True
+
+
+class set_grad_enabled(_Recording):
     """Switch recording on or off: at once, and until the end of the block when used as a context manager."""
 
     def __init__(self, mode: bool) -> None:
@@ -181,33 +241,12 @@ class set_grad_enabled(contextlib.ContextDecorator):
     def __enter__(self) -> None:
         thread.recording = self.mode
 
-    def __exit__(self, *_: object) -> None:
-        thread.recording = self.before
-
-
-class no_grad(contextlib.ContextDecorator):
-    """Within the block (or the decorated function) nothing is recorded."""
-
-    mode = False
-
-    def __enter__(self) -> None:
-        self.before = thread.recording
-        thread.recording = self.mode
-
-    def __exit__(self, *_: object) -> None:
-        thread.recording = self.before
-
-    def _recreate_cm(self) -> no_grad:
-        return type(self)()  # a decorated function may recurse: every call remembers its own state
-
     def __call__(self, function: F) -> F:
+        thread.recording = self.before  # a decorator switches when the function is called
         return super().__call__(function)
 
-
-class enable_grad(no_grad):
-    """Within the block recording is on, also inside no_grad."""
-
-    mode = True
+    def _recreate_cm(self) -> Self:
+        return type(self)(self.mode)
 
 
 def running_backward() -> _Backward:
@@ -254,9 +293,10 @@ def grad(
     keys = [tensor.node or tensor for tensor in wanted]
     run = _Backward(retain_graph, create_graph, set(keys))
     run.run(_as_tuple(outputs), None if grad_outputs is None else _as_tuple(grad_outputs))
-    if not allow_unused and any(key not in run.found for key in keys):
+    unused = [i for i, key in enumerate(keys) if key not in run.found]
+    if unused and not allow_unused:
         raise RuntimeError(
-            "One of the differentiated Tensors appears to not have been used in the graph. "
+            f"The differentiated Tensor at index {unused[0]} appears to not have been used in the graph. "
             "Set allow_unused=True if this is the desired behavior."
         )
     return tuple(run.found.get(key) for key in keys)
@@ -277,6 +317,7 @@ class _Backward:
         self.lift = create_graph
         self.keep = create_graph if retain_graph is None else retain_graph
         self.wanted = wanted
+        self.route: set[Any] | None = None  # the nodes and leaves through which gradients flow to what is wanted
         self.found: dict[Any, Tensor] = {}
         self.pending: dict[Any, Any] = {}
         self.owned: set[Any] = set()  # whose pending gradient is memory of ours, so that we may add in place
@@ -284,11 +325,15 @@ class _Backward:
         self.callbacks: list[Callable[[], None]] = []
 
     def run(self, roots: Sequence[Tensor], seeds: Sequence[Tensor | None] | None) -> None:
+        if seeds is not None and len(seeds) != len(roots):
+            raise RuntimeError(f"got {len(roots)} tensors and {len(seeds)} gradients")
         keys = [root.node or root for root in roots]
         for index, (root, key) in enumerate(zip(roots, keys, strict=True)):
             seed = self._seed(index, root, seeds[index] if seeds else None)
             self.pending[key] = self.pending[key] + seed if key in self.pending else seed
         self.uses = uses = self._count_uses(keys)
+        if self.wanted is not None:
+            self.route = self._find_route(self.wanted)
         outer, thread.running = thread.running, self
         recording, thread.recording = thread.recording, self.lift
         try:
@@ -318,6 +363,8 @@ class _Backward:
                 raise RuntimeError("grad can be implicitly created only for scalar outputs")
             ones = array_module(root.array).ones_like(root.array)
             return wrap(ones) if self.lift else ones
+        if not isinstance(seed, Variable):
+            raise TypeError(f"gradients can be either Tensors or None, but got {type(seed).__name__}")
         if seed.shape != root.shape:
             raise RuntimeError(
                 f"Mismatch in shape: grad_output[{index}] has a shape of {seed.shape} "
@@ -341,19 +388,39 @@ class _Backward:
                         todo.append(parent)
         return uses
 
+    def _find_route(self, wanted: set[Any]) -> set[Any]:
+        """What is wanted and every node above it."""
+        above: dict[Any, list[Any]] = {}
+        for node in self.uses:
+            if node.__class__ is Node:
+                for edge in node.edges:
+                    above.setdefault(edge[0], []).append(node)
+        route: set[Any] = set()
+        todo = list(wanted)
+        while todo:
+            key = todo.pop()
+            if key not in route:
+                route.add(key)
+                todo += above.get(key, ())
+        return route
+
     def _step(self, node: Node, gradient: Any, uses: dict[Any, int], ready: list[Any]) -> None:
         """Send a node's gradient along its edges; a node that none arrived at only passes the count on."""
         if gradient is not None and (node.hooks is not None or self.wanted is not None):
-            gradient = self._observe(node, gradient)
-        pending, wanted = self.pending, self.wanted
+            gradient = self._hooked(node.hooks, gradient)
+            if self.wanted is not None and node in self.wanted:
+                self.found[node] = gradient if self.lift else wrap(gradient.copy())
+        pending, route = self.pending, self.route
+        ran = route is None
         for parent, vjp, saved, versions in node.edges:
             leaf = parent.__class__ is not Node
-            if gradient is not None and not (leaf and wanted is not None and parent not in wanted):
+            if gradient is not None and (route is None or parent in route):
+                ran = True
                 arguments = self._arguments(node, saved, versions) if saved else ()
                 if isinstance(vjp, Into):
                     out = None
                     if leaf and parent.home is not None and parent._grad is None and parent not in pending:
-                        out = None if self.lift or wanted is not None else parent.home.gradient
+                        out = None if self.lift or route is not None else parent.home.reclaim()
                     value = vjp.function(gradient, *arguments, out=out)
                 else:
                     value = vjp(gradient, *arguments)
@@ -369,7 +436,7 @@ class _Backward:
             uses[parent] -= 1
             if not uses[parent]:
                 ready.append(parent)
-        if not self.keep and any(edge[2] for edge in node.edges):
+        if ran and not self.keep and any(edge[2] for edge in node.edges):
             node.edges = tuple([(parent, vjp, (FREED,), ()) for parent, vjp, _, _ in node.edges])
 
     def _arguments(self, node: Node, saved: tuple[Any, ...], versions: tuple[int, ...]) -> list[Any]:
@@ -395,18 +462,18 @@ class _Backward:
             )
         return arguments
 
-    def _observe(self, node: Node, gradient: Any) -> Any:
-        """Hooks and autograd.grad see the gradient of a node's result; a hook may replace it."""
-        for hook in node.hooks or ():
+    def _hooked(self, hooks: list[Any] | None, gradient: Any) -> Any:
+        """The gradient after hooks have seen it; each may replace it."""
+        for hook in tuple(hooks or ()):
             changed = hook(gradient if self.lift else wrap(gradient))
             if changed is not None:
                 gradient = changed if self.lift else changed.array
-        if self.wanted is not None and node in self.wanted:
-            self.found[node] = gradient if self.lift else wrap(gradient.copy())
         return gradient
 
     def _arrive(self, leaf: Variable, gradient: Any) -> None:
         """The leaf's gradient is final for this pass: accumulate it, then tell the leaf's hooks."""
+        if leaf.gradient_hooks:
+            gradient = self._hooked(leaf.gradient_hooks, gradient)
         if self.wanted is not None:
             if leaf in self.wanted:
                 self.found[leaf] = gradient if self.lift else wrap(gradient.copy())
@@ -415,15 +482,15 @@ class _Backward:
             leaf._grad = gradient if leaf._grad is None else leaf._grad + gradient
         elif leaf._grad is not None:
             leaf._grad.array += gradient
+            leaf._grad.version[0] += 1
         elif leaf.home is not None:
-            place = leaf.home.gradient
-            if gradient is not place:
-                place[...] = gradient
-            leaf._grad = wrap(place)
+            if gradient is not leaf.home.gradient:
+                leaf.home.reclaim()[...] = gradient
+            leaf._grad = leaf.home.lend()
         else:
             # a copy: the array may be another leaf's gradient too, or a broadcast view
             leaf._grad = wrap(array_module(leaf.array).array(gradient, dtype=leaf.array.dtype))
-        for hook in leaf.hooks or ():
+        for hook in tuple(leaf.hooks or ()):
             hook(leaf)
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
+from functools import reduce
 from typing import Any
 
 import numpy as np
 
 from . import dtypes
 from .autograd import wrap
-from .backend import Array, device, is_array, module_of, to_device
+from .backend import Array, device, is_array, module_of, to_device, to_host
 from .dtypes import dtype as Dtype
 from .generator import Generator, default_generator
 from .ops.shape import sizes
@@ -57,30 +59,37 @@ def _array(data: Any, dtype: Dtype | None, *, copy: bool) -> Array:
         wanted = dtype or dtypes.of(data.dtype)
         array = data if is_array(data) else np.asarray(data)
         return array.astype(wanted.numpy, copy=copy)
-    plain = _plain(data)
+    found: set[Any] = set()
+    plain = _plain(data, found)
+    kinds = [kind if isinstance(kind, np.dtype) else dtypes.of_number(kind()) for kind in found]
+    natural = dtypes.of(reduce(dtypes.promote, kinds)) if kinds else dtypes.get_default_dtype()
     try:
-        array = np.asarray(plain)
-    except ValueError as error:
-        raise ValueError(f"expected nested sequences of equal lengths: {error}") from None
-    if dtype is None:
-        if array.size == 0 or array.dtype.kind == "f":
-            dtype = dtypes.get_default_dtype()
-        elif array.dtype.kind not in "iub":
-            raise TypeError(f"expected numbers, found {type(data).__name__} of {array.dtype}")
-        else:
-            dtype = dtypes.bool_ if array.dtype.kind == "b" else dtypes.int64
-    return array.astype(dtype.numpy)
+        return np.array(plain, (dtype or natural).numpy)
+    except (OverflowError, ValueError) as error:
+        if "sequence" in str(error):
+            raise ValueError(f"expected nested sequences of equal lengths: {error}") from None
+        raise RuntimeError(f"value cannot be converted to type {(dtype or natural).name} without overflow") from None
 
 
-def _plain(data: Any) -> Any:
-    """Nested lists with numbers in the place of tensors."""
-    if isinstance(data, (list, tuple)):
-        return [_plain(v) for v in data]
-    return data.tolist() if isinstance(data, Tensor) else data
+def _plain(data: Any, found: set[Any]) -> Any:
+    """Nested lists with Python numbers in the place of tensors; their classes and dtypes are added to `found`."""
+    if data.__class__ in (float, int, bool):
+        found.add(data.__class__)
+        return data
+    if isinstance(data, (np.generic, np.ndarray, Tensor)):
+        array = to_host(data.array) if isinstance(data, Tensor) else data
+        found.add(array.dtype)
+        return array.tolist()
+    if isinstance(data, Sequence) and not isinstance(data, (str, bytes)):
+        return [_plain(v, found) for v in data]
+    if isinstance(data, (float, int)):
+        found.add(int if isinstance(data, int) else float)
+        return data
+    raise TypeError(f"expected numbers, found {type(data).__name__}")
 
 
 def _shape(size: tuple[Any, ...]) -> tuple[int, ...]:
-    shape = tuple(int(n) for n in sizes(size))
+    shape = tuple(operator.index(n) for n in sizes(size))
     if any(n < 0 for n in shape):
         raise RuntimeError(f"Trying to create tensor with negative dimension {min(shape)}: {list(shape)}")
     return shape
@@ -177,6 +186,8 @@ def linspace(
     requires_grad: bool = False,
 ) -> Tensor:
     """`steps` evenly spaced values from start to end, both included."""
+    if steps < 0:
+        raise RuntimeError("number of steps must be non-negative")
     values = np.linspace(start, end, steps).astype((dtype or dtypes.get_default_dtype()).numpy)
     return _finish(values, device, requires_grad)
 
@@ -185,6 +196,7 @@ def eye(
     n: int, m: int | None = None, *, dtype: Dtype | None = None, device: Where = None, requires_grad: bool = False
 ) -> Tensor:
     """The n by m matrix with 1 on its diagonal."""
+    n, m = _shape((n, n if m is None else m))
     return _finish(np.eye(n, m, dtype=(dtype or dtypes.get_default_dtype()).numpy), device, requires_grad)
 
 

@@ -29,8 +29,8 @@ class dtype:
     def __repr__(self) -> str:
         return f"mpigrad.{self.name}"
 
-    def __reduce__(self) -> str:
-        return self.name
+    def __reduce__(self) -> Any:
+        return of, (self.name,)
 
 
 float64, float32, float16 = dtype("float64"), dtype("float32"), dtype("float16")
@@ -70,7 +70,7 @@ def of_number(value: complex) -> np.dtype[Any]:
     return (bool_ if isinstance(value, bool) else int64 if isinstance(value, int) else _default).numpy
 
 
-def _promote(a: np.dtype[Any], b: np.dtype[Any]) -> np.dtype[Any]:
+def promote(a: np.dtype[Any], b: np.dtype[Any]) -> np.dtype[Any]:
     """Two dtypes of equal rank: NumPy's table, but integers take the floating dtype they meet as it is."""
     if a.kind == "f" and b.kind != "f":
         return a
@@ -89,11 +89,9 @@ def result_type(a: Array | complex, b: Array | complex) -> np.dtype[Any]:
     ranks = [2 if getattr(v, "ndim", -1) > 0 else 1 if hasattr(v, "ndim") else 0 for v in (a, b)]
     types = [v.dtype if hasattr(v, "dtype") else of_number(v) for v in (a, b)]
     if ranks[0] == ranks[1]:
-        return _promote(*types)
+        return promote(*types)
     high, low = (0, 1) if ranks[0] > ranks[1] else (1, 0)
-    if KINDS[types[low].kind] <= KINDS[types[high].kind]:
-        return types[high]
-    return _promote(types[high], _default.numpy) if ranks[low] == 0 else types[low]
+    return types[high] if KINDS[types[low].kind] <= KINDS[types[high].kind] else types[low]
 
 
 def floating(array: Array) -> Array:

@@ -7,9 +7,11 @@ array becomes a view, and `Tensor.home` says of which part.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from .autograd import wrap
 from .backend import Array, array_module
 from .tensor import Tensor
 
@@ -17,7 +19,7 @@ from .tensor import Tensor
 class Home:
     """One tensor's place: elements start to stop of the flat arrays `values` and `gradients`."""
 
-    __slots__ = ("gradient", "gradients", "start", "stop", "values")
+    __slots__ = ("gradient", "gradients", "lent", "start", "stop", "values")
 
     def __init__(self, values: Array, gradients: Array, start: int, tensor: Tensor) -> None:
         self.values, self.gradients = values, gradients
@@ -26,27 +28,48 @@ class Home:
         place = values[self.start : self.stop].reshape(tensor.array.shape)
         place[...] = tensor.array
         tensor.array, tensor.home = place, self
-        if tensor._grad is not None:
-            self.gradient[...] = tensor._grad.array
-            tensor._grad.array = self.gradient
+        self.lent: Any = None  # a weak reference to the tensor over `gradient`
+        gather_gradient(tensor)
+
+    def lend(self, grad: Tensor | None = None) -> Tensor:
+        """The tensor over `gradient`: grad made so, or a new one."""
+        grad = wrap(self.gradient) if grad is None else grad
+        grad.array, self.lent = self.gradient, weakref.ref(grad)
+        return grad
+
+    def reclaim(self) -> Array:
+        """The memory for a new gradient. A tensor that somebody still holds over it takes its elements along."""
+        held = self.lent and self.lent()
+        if held is not None and held.array is self.gradient:
+            held.array = self.gradient.copy()
+        return self.gradient
+
+
+def move_gradients(tensors: Iterable[Tensor], gradients: Array) -> None:
+    """Let the gradients of tensors that share flat memory lie in another array of its size from now on."""
+    for tensor in tensors:
+        Home(tensor.home.values, gradients, tensor.home.start, tensor)
 
 
 class Run:
     """Tensors that are neighbours in flat memory, with their values and gradients as two one-dimensional arrays."""
 
-    __slots__ = ("gradients", "start", "stop", "tensors", "values")
+    __slots__ = ("gradients", "home", "start", "stop", "tensors", "values")
 
     def __init__(self, tensors: Sequence[Tensor]) -> None:
-        first, last = tensors[0].home, tensors[-1].home
         self.tensors = tuple(tensors)
-        self.start, self.stop = first.start, last.stop
-        self.values = first.values[self.start : self.stop]
-        self.gradients = first.gradients[self.start : self.stop]
+        self.home: Home = tensors[0].home
+        self.start, self.stop = self.home.start, tensors[-1].home.stop
+        self.values = self.home.values[self.start : self.stop]
+        self.gradients = self.home.gradients[self.start : self.stop]
 
     def holds(self) -> bool:
         """Whether every tensor still lives in this run's memory (assigning `.data` or `.to()` moves one out)."""
-        base = self.values.base
-        return all(t.home is not None and t.home.values is base for t in self.tensors)
+        home = self.home
+        return all(
+            t.home is not None and t.home.values is home.values and t.home.gradients is home.gradients
+            for t in self.tensors
+        )
 
 
 def flatten(tensors: Iterable[Tensor]) -> list[Run]:
@@ -68,9 +91,9 @@ def flatten(tensors: Iterable[Tensor]) -> list[Run]:
 
 def runs(tensors: Iterable[Tensor]) -> list[Run]:
     """Tensors that have homes, as maximal runs of neighbours in memory order."""
-    by_memory: dict[int, list[Tensor]] = {}
+    by_memory: dict[tuple[int, int], list[Tensor]] = {}
     for tensor in tensors:
-        by_memory.setdefault(id(tensor.home.values), []).append(tensor)
+        by_memory.setdefault((id(tensor.home.values), id(tensor.home.gradients)), []).append(tensor)
     found = []
     for group in by_memory.values():
         group.sort(key=lambda t: t.home.start)
@@ -86,7 +109,7 @@ def runs(tensors: Iterable[Tensor]) -> list[Run]:
 
 def gather_gradient(tensor: Tensor) -> None:
     """Make sure that the tensor's gradient, if it has one, lies in its home (one that was assigned may not)."""
-    grad, place = tensor._grad, tensor.home.gradient
-    if grad is not None and grad.array is not place:
-        place[...] = grad.array
-        grad.array = place
+    grad, home = tensor._grad, tensor.home
+    if grad is not None and grad.array is not home.gradient:
+        home.reclaim()[...] = grad.array
+        home.lend(grad)

@@ -25,14 +25,14 @@ def write_atomically(path: str | Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         beside.replace(path)
-    except OSError:
+    except BaseException:
         beside.unlink(missing_ok=True)
         raise
 
 
 def save_file(state_dict: Mapping[str, Tensor], path: str | Path) -> None:
     """Write tensors by name."""
-    write_atomically(path, save({k: np.ascontiguousarray(to_host(v.array)) for k, v in state_dict.items()}))
+    write_atomically(path, save({k: np.asarray(to_host(v.array), order="C") for k, v in state_dict.items()}))
 
 
 def load_file(path: str | Path) -> dict[str, Tensor]:

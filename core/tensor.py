@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -28,10 +28,21 @@ def _in_place(op: Callable[..., Any]) -> Callable[..., Any]:
 
     def method(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         index.check_in_place(self, *args)
-        return index.take_over(self, op(self, *args, **kwargs))  # type: ignore[no-any-return]
+        before = wrap(self.array)
+        before.needs, before.node = self.needs, self.node
+        result = op(before, *args, **kwargs)
+        if result.node is not None and any(item is before for edge in result.node.edges for item in edge[2]):
+            before.array = self.array.copy()  # a vjp needs the elements from before
+        return index.take_over(self, result)  # type: ignore[no-any-return]
 
     method.__name__ = f"{op.__name__}_"
     return method
+
+
+def _equality(op: Callable[..., Any]) -> Callable[..., Any]:
+    """== and != beside anything: what is neither a tensor nor a number is not equal."""
+    known = (Variable, bool, int, float, np.generic)
+    return lambda self, other: op(self, other) if isinstance(other, known) or is_array(other) else NotImplemented
 
 
 def _cast_to(dtype: dtypes.dtype) -> Callable[[Tensor], Tensor]:
@@ -140,36 +151,50 @@ class Tensor(Variable):
 
     @grad.setter
     def grad(self, value: Tensor | None) -> None:
+        if value is not None and not isinstance(value, Tensor):
+            raise TypeError(
+                f"assigned grad expected to be a Tensor or None but got grad of type {type(value).__name__}"
+            )
         if value is not None and value.array.shape != self.array.shape:
-            raise RuntimeError(f"assigned grad has data of a different size: {list(value.shape)} != {list(self.shape)}")
+            raise RuntimeError(
+                f"attempting to assign a gradient of size '{list(value.shape)}' to a tensor of size "
+                f"'{list(self.shape)}'. Please ensure that the gradient and the tensor are the same size"
+            )
         self._grad = value
 
     def retain_grad(self) -> None:
-        """Store the gradient of this non-leaf in `.grad` too."""
+        """Store the gradient of this non-leaf in `.grad` too, as the hooks leave it."""
         if not self.needs:
             raise RuntimeError("can't retain_grad on Tensor that has requires_grad=False")
-        if self.node is None or self.retains_grad:
+        if self.node is None or self._retained is not None:
             return
-        self.retains_grad = True
         reference = weakref.ref(self)  # the node's hook must not keep its own tensor alive
 
         def keep(gradient: Tensor) -> None:
             if (tensor := reference()) is not None:
                 tensor._grad = gradient.clone() if tensor._grad is None else tensor._grad + gradient
 
-        self.register_hook(keep)
+        self._retained = self.register_hook(keep)
 
-    retains_grad: Bool = False
+    _retained: RemovableHandle | None = None
+
+    @property
+    def retains_grad(self) -> Bool:
+        """Whether `retain_grad` made this non-leaf store its gradient."""
+        return self._retained is not None
 
     def register_hook(self, hook: Callable[[Tensor], Tensor | None]) -> RemovableHandle:
-        """Call hook with this non-leaf's gradient in every backward pass; what it returns replaces the gradient."""
+        """Call hook with this tensor's gradient in every backward pass; what it returns replaces the gradient."""
+        if not self.needs:
+            raise RuntimeError("cannot register a hook on a tensor that doesn't require gradient")
         if self.node is None:
-            raise RuntimeError(
-                "register_hook: expected a computed tensor, found a leaf; use register_post_accumulate_grad_hook"
-            )
+            if self.gradient_hooks is None:
+                self.gradient_hooks = []
+            return RemovableHandle(self.gradient_hooks, hook)
         if self.node.hooks is None:
             self.node.hooks = []
-        return RemovableHandle(self.node.hooks, hook)
+        place = len(self.node.hooks) - self.retains_grad  # what retain_grad does comes last
+        return RemovableHandle(self.node.hooks, hook, place=place)
 
     def register_post_accumulate_grad_hook(self, hook: Callable[[Tensor], None]) -> RemovableHandle:
         """Call hook with this leaf whenever a backward pass has made its gradient final."""
@@ -212,8 +237,13 @@ class Tensor(Variable):
         """Nested lists of Python numbers; a number for a scalar."""
         return to_host(self.array).tolist()
 
-    def numpy(self) -> np.ndarray:
-        """The NumPy array that shares this tensor's memory; an error with a gradient or on a GPU."""
+    def numpy(self, *, force: Bool = False) -> np.ndarray:
+        """The NumPy array that shares this tensor's memory; an error with a gradient or on a GPU.
+
+        force: without these errors, as a copy on the host where that is needed.
+        """
+        if force:
+            return to_host(self.array)
         if self.needs:
             raise RuntimeError("Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead.")
         if not isinstance(self.array, np.ndarray):
@@ -229,8 +259,13 @@ class Tensor(Variable):
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
         # NumPy's own function on a tensor: computed by NumPy, outside the tape, handed back as a tensor
+        out = kwargs.get("out")
+        if out is not None:
+            kwargs["out"] = tuple(v.numpy() if isinstance(v, Tensor) else v for v in out)
         arrays = [v.numpy() if isinstance(v, Tensor) else v for v in inputs]
         result = getattr(ufunc, method)(*arrays, **kwargs)
+        if out is not None:
+            return out if isinstance(result, tuple) else out[0]
         return tuple(map(wrap, result)) if isinstance(result, tuple) else wrap(result)
 
     def __bool__(self) -> Bool:
@@ -239,11 +274,16 @@ class Tensor(Variable):
             raise RuntimeError(f"Boolean value of Tensor with {amount} value{'s' * (amount == 'no')} is ambiguous")
         return bool(self.array.item())
 
+    def _number(self) -> Any:
+        if self.array.size != 1:
+            raise ValueError("only one element tensors can be converted to Python scalars")
+        return self.array.item()
+
     def __int__(self) -> Int:
-        return int(self.item())
+        return int(self._number())
 
     def __float__(self) -> Float:
-        return float(self.item())
+        return float(self._number())
 
     def __index__(self) -> Int:
         if self.array.dtype.kind not in "iu" or self.array.size != 1:
@@ -396,14 +436,16 @@ class Tensor(Variable):
     exp, log, sqrt, sin, cos = elementwise.exp, elementwise.log, elementwise.sqrt, elementwise.sin, elementwise.cos
     tanh, sigmoid, relu = elementwise.tanh, elementwise.sigmoid, elementwise.relu
 
-    eq = __eq__ = elementwise.eq
-    ne = __ne__ = elementwise.ne
+    eq, ne = elementwise.eq, elementwise.ne
+    __eq__, __ne__ = _equality(elementwise.eq), _equality(elementwise.ne)
     lt = less = __lt__ = elementwise.lt
     le = less_equal = __le__ = elementwise.le
     gt = greater = __gt__ = elementwise.gt
     ge = greater_equal = __ge__ = elementwise.ge
     logical_and, logical_or, logical_not = elementwise.logical_and, elementwise.logical_or, elementwise.logical_not
-    __and__, __or__, __xor__ = elementwise.bitwise_and, elementwise.bitwise_or, elementwise.bitwise_xor
+    bitwise_and = __and__ = __rand__ = elementwise.bitwise_and
+    bitwise_or = __or__ = __ror__ = elementwise.bitwise_or
+    bitwise_xor = __xor__ = __rxor__ = elementwise.bitwise_xor
     __invert__ = bitwise_not = elementwise.bitwise_not
     isnan, isinf, isfinite = elementwise.isnan, elementwise.isinf, elementwise.isfinite
 
@@ -440,6 +482,12 @@ class Tensor(Variable):
     def __rtruediv__(self, other: Any) -> Tensor:
         return elementwise.div(other, self)  # type: ignore[no-any-return]
 
+    def __rfloordiv__(self, other: Any) -> Tensor:
+        return elementwise.floor_divide(other, self)  # type: ignore[no-any-return]
+
+    def __rmod__(self, other: Any) -> Tensor:
+        return elementwise.remainder(other, self)  # type: ignore[no-any-return]
+
     def __rpow__(self, other: Any) -> Tensor:
         return elementwise.pow(other, self)  # type: ignore[no-any-return]
 
@@ -472,11 +520,21 @@ class Parameter(Tensor):
         parameter = Tensor.__new__(cls)
         if data is not None:
             parameter.array, parameter.version = data.array, data.version
-        parameter.needs = requires_grad
+        parameter.requires_grad_(requires_grad)
         return parameter  # type: ignore[return-value]
 
     def __repr__(self) -> str:
         return "Parameter containing:\n" + super().__repr__()
+
+
+def zero_gradients(tensors: Iterable[Tensor], set_to_none: bool) -> None:
+    """Forget the tensors' gradients, or set them to 0 (and take them off the tape)."""
+    for tensor in tensors:
+        if set_to_none or tensor._grad is None:
+            tensor._grad = None
+        else:
+            tensor._grad.node, tensor._grad.needs = None, False
+            tensor._grad.zero_()
 
 
 bind_tensor_class(Tensor)

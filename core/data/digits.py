@@ -10,7 +10,6 @@ from ..creation import from_numpy
 from ..generator import Generator
 from .dataset import TensorDataset
 
-
 TEST = 360  # a fifth, drawn once: the file's order repeats 0 to 9, so no regular pick would be fair to all classes
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..creation import as_tensor, tensor
+from ..dtypes import float64
 from ..generator import Generator, default_generator
 from ..ops.shape import stack
 from ..tensor import Tensor
@@ -21,17 +22,21 @@ def default_collate(batch: list[Any]) -> Any:
         return stack(batch)
     if isinstance(first, np.ndarray):
         return stack([as_tensor(b) for b in batch])
-    if isinstance(first, (bool, int, float, np.generic)):
-        return tensor(batch if not isinstance(first, np.generic) else np.array(batch))
+    if isinstance(first, float) and not isinstance(first, np.generic):
+        return tensor(batch, dtype=float64)
+    if isinstance(first, (int, float, np.generic)):
+        return tensor(batch)
     if isinstance(first, (str, bytes)):
         return batch
     if isinstance(first, Mapping):
         return {key: default_collate([b[key] for b in batch]) for key in first}
     if isinstance(first, (tuple, list)):
-        return [default_collate(list(column)) for column in zip(*batch, strict=True)]
+        if any(len(b) != len(first) for b in batch):
+            raise RuntimeError("each element in list of batch should be of equal size")
+        columns = [default_collate(list(column)) for column in zip(*batch, strict=True)]
+        return type(first)(*columns) if hasattr(first, "_fields") else columns
     raise TypeError(
-        "default_collate: batch must contain tensors, numpy arrays, numbers, dicts or lists; "
-        f"found {type(first).__module__}.{type(first).__name__}"
+        f"default_collate: batch must contain tensors, numpy arrays, numbers, dicts or lists; found {type(first)}"
     )
 
 

@@ -34,10 +34,13 @@ class RandomSampler(Sampler):
         self.data_source, self.generator = data_source, generator
 
     def __iter__(self) -> Iterator[int]:
-        generator = self.generator
+        generator, count = self.generator, len(self.data_source)
         if generator is None:
-            generator = Generator().manual_seed(default_generator.random_int64())
-        return iter(generator.randperm(len(self.data_source)).tolist())
+            seed = default_generator.random_int64()
+            yield from Generator().manual_seed(seed).randperm(count).tolist()
+        else:
+            yield from generator.randperm(count).tolist()
+            generator.randperm(count)  # PyTorch draws one order more at the end of a pass: keep its stream position
 
     def __len__(self) -> int:
         return len(self.data_source)

@@ -26,15 +26,15 @@ class Sequential(Module):
         return input
 
     def __iter__(self) -> Iterator[Module]:
-        return self.children()
+        return (module for _, module in self._own_modules())
 
     def __len__(self) -> int:
-        return len(list(self.children()))
+        return sum(1 for _ in self)
 
     def __getitem__(self, index: int | slice) -> Module:
         if isinstance(index, slice):
-            return type(self)(OrderedDict(list(self.named_children())[index]))
-        modules = list(self.children())
+            return type(self)(OrderedDict(list(self._own_modules())[index]))
+        modules = list(self)
         if not -len(modules) <= index < len(modules):
             raise IndexError(f"index {index} is out of range for a Sequential of {len(modules)} modules")
         return modules[index]

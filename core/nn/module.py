@@ -8,7 +8,7 @@ from typing import Any, Self, TypeVar
 
 from .. import dtypes
 from ..autograd import no_grad
-from ..tensor import Parameter, Tensor
+from ..tensor import Parameter, Tensor, zero_gradients
 
 __all__ = ["Module", "Parameter"]
 
@@ -61,12 +61,19 @@ class Module:
         """Same as assigning it to the attribute `name`; names such as "0" are allowed here."""
         setattr(self, name, module)
 
-    def named_children(self) -> Iterator[tuple[str, Module]]:
-        """The direct sub-modules."""
+    def _own_modules(self) -> Iterator[tuple[str, Module]]:
         return ((k, v) for k, v in vars(self).items() if isinstance(v, Module))
 
+    def named_children(self) -> Iterator[tuple[str, Module]]:
+        """The direct sub-modules, each once."""
+        seen = set()
+        for name, module in self._own_modules():
+            if module not in seen:
+                seen.add(module)
+                yield name, module
+
     def children(self) -> Iterator[Module]:
-        """The direct sub-modules, without their names."""
+        """The direct sub-modules, each once, without their names."""
         return (module for _, module in self.named_children())
 
     def named_modules(self, memo: set[Module] | None = None, prefix: str = "") -> Iterator[tuple[str, Module]]:
@@ -123,7 +130,7 @@ class Module:
         for name, buffer in self._own_buffers():
             if self._buffer_names[name]:
                 found[prefix + name] = buffer.detach()
-        for name, child in self.named_children():
+        for name, child in self._own_modules():
             found.update(child.state_dict(prefix=f"{prefix}{name}."))
         return found
 
@@ -133,10 +140,10 @@ class Module:
         missing = [k for k in own if k not in state_dict]
         unexpected = [k for k in state_dict if k not in own]
         complaints = []
-        if strict and unexpected:
-            complaints.append("Unexpected key(s) in state_dict: " + ", ".join(f'"{k}"' for k in unexpected) + ". ")
         if strict and missing:
             complaints.append("Missing key(s) in state_dict: " + ", ".join(f'"{k}"' for k in missing) + ". ")
+        if strict and unexpected:
+            complaints.append("Unexpected key(s) in state_dict: " + ", ".join(f'"{k}"' for k in unexpected) + ". ")
         complaints += [
             f"size mismatch for {k}: copying a param with shape {state_dict[k].shape} from checkpoint, "
             f"the shape in current model is {own[k].shape}."
@@ -172,11 +179,7 @@ class Module:
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradients of all parameters, or set them to 0."""
-        for parameter in self.parameters():
-            if set_to_none or parameter._grad is None:
-                parameter._grad = None
-            else:
-                parameter._grad.array[...] = 0
+        zero_gradients(self.parameters(), set_to_none)
 
     def apply(self, fn: Callable[[Module], None]) -> Self:
         """Call fn on every sub-module and then on this one."""
@@ -193,7 +196,9 @@ class Module:
             else:
                 device = arg
         if dtype is not None and not dtype.is_floating_point:
-            raise TypeError(f"nn.Module.to only accepts floating point dtypes, but got desired dtype={dtype}")
+            raise TypeError(
+                f"nn.Module.to only accepts floating point or complex dtypes, but got desired dtype={dtype}"
+            )
         with no_grad():
             for tensor in (*self.parameters(), *self.buffers()):
                 for part in (tensor, tensor._grad):
@@ -226,7 +231,7 @@ class Module:
         return ""
 
     def __repr__(self) -> str:
-        children = [f"({name}): {_indented(repr(child))}" for name, child in self.named_children()]
+        children = [f"({name}): {_indented(repr(child))}" for name, child in self._own_modules()]
         extra = self.extra_repr()
         if not children:
             return (

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..autograd import RESULT, Node, Variable, edge, record, thread, wrap
 from ..backend import Array, array_module, is_array
-from ..dtypes import floating, get_default_dtype, result_type
+from ..dtypes import floating, get_default_dtype, of, result_type
 
 Vjp = Callable[..., Any]
 Op = Callable[..., Any]
@@ -43,7 +43,10 @@ def unary(name: str, function: Callable[[Array], Array], vjp: Vjp | None = None,
         if not isinstance(input, Variable):
             return function(input)
         x = input.array
-        result = wrap(function(floating(x) if to_float else x))
+        try:
+            result = wrap(function(floating(x) if to_float else x))
+        except TypeError:
+            raise NotImplementedError(f'"{op.__name__}" not implemented for {of(x.dtype)} tensors') from None
         if input.needs and vjp is not None and thread.recording:
             saved = (input,) if keeps_x else (RESULT,) if keeps_y else ()
             result.needs, result.node = True, Node(node_name, (edge(input, vjp, saved, result),))
@@ -60,12 +63,14 @@ def binary(
     db: Vjp | None = None,
     *,
     to_float: bool = False,
+    digits: str = "00",
 ) -> Op:
     """An op of two inputs, each a Tensor or a Python number; da and db are the vjps towards them.
 
-    Broadcasting is undone here, once for all; different dtypes are promoted as PyTorch does.
+    Broadcasting is undone here, once for all; different dtypes are promoted as PyTorch does. digits: what PyTorch
+    puts behind the node's name beside a tensor and beside a number.
     """
-    node_name = name + "Backward0"
+    node_names = [f"{name}Backward{digit}" for digit in digits]
     a_keeps, b_keeps = (tuple("yab".index(n) for n in _kept(vjp)) for vjp in (da, db))
 
     def op(input: Any, other: Any) -> Any:
@@ -84,19 +89,21 @@ def binary(
         try:
             result = wrap(function(x, y))
         except ValueError:
-            raise RuntimeError(_cannot_broadcast(x.shape, y.shape)) from None
+            raise RuntimeError(cannot_broadcast(x.shape, y.shape)) from None
+        except TypeError:
+            raise NotImplementedError(f'"{op.__name__}" not implemented for {of(dtype)} tensors') from None
         if da is not None and thread.recording:
             edges: tuple[Any, ...] = ()
             shape = result.array.shape
             operands = (RESULT, input, other)
             if input.needs:
-                vjp = da if x.shape == shape else _reduced(da, x.shape)
+                vjp: Any = da if x.shape == shape else _reduced(da, x.shape)
                 edges = (edge(input, vjp, [operands[i] for i in a_keeps] if a_keeps else (), result),)
             if not number and other.needs:
                 vjp = db if y.shape == shape else _reduced(db, y.shape)
                 edges += (edge(other, vjp, [operands[i] for i in b_keeps] if b_keeps else (), result),)
             if edges:
-                result.needs, result.node = True, Node(node_name, edges)
+                result.needs, result.node = True, Node(node_names[number], edges)
         return result
 
     def mixed(input: Any, other: Any) -> Any:
@@ -110,7 +117,7 @@ def binary(
     return op
 
 
-def _reduced(vjp: Vjp, shape: tuple[int, ...]) -> Vjp:
+def _reduced(vjp: Any, shape: tuple[int, ...]) -> Vjp:
     return lambda g, *saved: sum_to(vjp(g, *saved), shape)
 
 
@@ -124,10 +131,11 @@ def promoted(a: Any, b: Any, to_float: bool = False) -> tuple[Any, Any]:
     if to_float and dtype.kind != "f":
         dtype = get_default_dtype().numpy
     xp = array_module(next(v for v in raw if is_array(v)))
-    return tuple(
+    left, right = (
         cast(v, dtype) if isinstance(v, Variable) else wrap(xp.asarray(r, dtype=dtype))
         for v, r in zip((a, b), raw, strict=True)
     )
+    return left, right
 
 
 def cast(input: Any, dtype: np.dtype[Any]) -> Any:
@@ -135,39 +143,66 @@ def cast(input: Any, dtype: np.dtype[Any]) -> Any:
     before = input.array.dtype
     if before == dtype:
         return input
-    vjp = (lambda g: g.astype(before) if is_array(g) else cast(g, before)) if dtype.kind == "f" else None
+    vjp = (lambda g: cast(g, before) if isinstance(g, Variable) else g.astype(before)) if dtype.kind == "f" else None
     return record("ToCopyBackward0", input.array.astype(dtype), *([(input, vjp)] if vjp else []))
 
 
-def _cannot_broadcast(a: tuple[int, ...], b: tuple[int, ...]) -> str:
-    n = max(len(a), len(b))
-    left, right = ((1,) * (n - len(s)) + tuple(s) for s in (a, b))
-    where = next(i for i in reversed(range(n)) if left[i] != right[i] and 1 not in (left[i], right[i]))
-    return (
-        f"The size of tensor a ({left[where]}) must match the size of tensor b ({right[where]}) "
-        f"at non-singleton dimension {where}"
-    )
+def cannot_broadcast(*shapes: tuple[int, ...]) -> str:
+    """What is wrong about broadcasting these shapes against each other."""
+    n = max(map(len, shapes))
+    padded = [(1,) * (n - len(shape)) + tuple(shape) for shape in shapes]
+    columns = [[m for m in column if m != 1] for column in zip(*padded, strict=True)]
+    where = next(i for i in reversed(range(n)) if len(set(columns[i])) > 1)
+    a, b, *_ = dict.fromkeys(columns[where])
+    return f"The size of tensor a ({a}) must match the size of tensor b ({b}) at non-singleton dimension {where}"
+
+
+def _power(a: Any, b: Any) -> Array:
+    """a ** b; integers to negative powers would not be integers."""
+    if a.dtype.kind != "f":
+        if a.dtype.kind == "b":
+            raise TypeError
+        if np.less(b, 0).any():
+            raise RuntimeError("Integers to negative integer powers are not allowed.")
+    return a**b
+
+
+def _divisor(b: Any) -> Any:
+    """b, checked: floating point divides by zero, integers do not, and bools are no numbers."""
+    if not is_number(b) and b.dtype.kind != "f":
+        if b.dtype.kind == "b":
+            raise TypeError
+        if not b.all():
+            raise RuntimeError("ZeroDivisionError")
+    return b
 
 
 # arithmetic
 add = binary("Add", operator.add, lambda g: g, lambda g: g)
 sub = binary("Sub", operator.sub, lambda g: g, lambda g: -g)
-rsub = binary("Rsub", lambda a, b: b - a, lambda g: -g, lambda g: g)
+rsub = binary("Rsub", lambda a, b: b - a, lambda g: -g, lambda g: g, digits="01")
 mul = binary("Mul", operator.mul, lambda g, b: g * b, lambda g, a: g * a)
-div = binary("Div", np.true_divide, lambda g, b: g / b, lambda g, y, b: -g * y / b, to_float=True)
+div = binary("Div", np.true_divide, lambda g, b: g / b, lambda g, a, b: -g * ((a / b) / b), to_float=True)
 log = unary("Log", np.log, lambda g, x: g / x, to_float=True)
 pow = binary(
     "Pow",
-    lambda a, b: a**b,
+    _power,
     lambda g, a, b: g * (b * a ** (b - 1)) if is_number(b) and b != 0 else g * _pow_slope(a, b),
-    lambda g, y, a: g * where(y == 0, 0.0, y * log(a)),
+    lambda g, y, a, b: g * where((a == 0) & (b >= 0), 0.0, y * log(a)),
+    digits="10",
 )
-floor_divide = binary("FloorDivide", np.floor_divide)
-remainder = binary("Remainder", np.remainder, lambda g: g, lambda g, a, b: -g * floor_divide(a, b))
+floor_divide = binary("FloorDivide", lambda a, b: np.floor_divide(a, _divisor(b)))
+remainder = binary(
+    "Remainder",
+    lambda a, b: np.remainder(a, _divisor(b)),
+    lambda g: g,
+    lambda g, a, b: -g * floor_divide(a, b),
+    digits="10",
+)
 maximum = binary("Maximum", np.maximum, lambda g, a, b: _share(g, a, b), lambda g, a, b: _share(g, b, a))
 minimum = binary("Minimum", np.minimum, lambda g, a, b: _share(g, b, a), lambda g, a, b: _share(g, a, b))
 neg = unary("Neg", operator.neg, lambda g: -g)
-sign = unary("Sign", np.sign, lambda g: g * 0)
+sign = unary("Sign", lambda x: np.sign(x) if x.dtype.kind != "b" else x.copy(), lambda g: g * 0)
 abs = unary("Abs", np.absolute, lambda g, x: g * sign(x))
 
 # exponential, trigonometric and logistic functions
@@ -178,7 +213,7 @@ sin: Op = unary("Sin", np.sin, lambda g, x: g * cos(x), to_float=True)
 cos = unary("Cos", np.cos, lambda g, x: -g * sin(x), to_float=True)
 tanh = unary("Tanh", np.tanh, lambda g, y: g * (1 - y * y), to_float=True)
 sigmoid = unary("Sigmoid", lambda x: 1 / (1 + np.exp(-x)), lambda g, y: g * (y * (1 - y)), to_float=True)
-relu = unary("Relu", lambda x: np.maximum(x, 0), lambda g, y: g * (y > 0))
+relu = unary("Relu", lambda x: np.maximum(x, 0), lambda g, y: g * ~(y <= 0))  # so written, NaN passes
 
 # comparison and logic: no gradients
 eq = binary("Eq", operator.eq)
@@ -201,23 +236,27 @@ isinf = unary("Isinf", np.isinf)
 
 def where(condition: Any, input: Any, other: Any) -> Any:
     """input where condition holds, else other, elementwise with broadcasting."""
-    if not isinstance(condition, Variable):
+    if not any(isinstance(v, Variable) for v in (condition, input, other)):
         return np.where(condition, input, other)
     a, b = promoted(input, other) if isinstance(input, Variable) or isinstance(other, Variable) else (input, other)
-    chosen = condition.array
-    x, y = (v.array if isinstance(v, Variable) else v for v in (a, b))
-    value = np.where(chosen, x, y)
+    chosen, x, y = (v.array if isinstance(v, Variable) else v for v in (condition, a, b))
+    if chosen.dtype.kind != "b":
+        raise RuntimeError(f"where expected condition to be a boolean tensor, but got a tensor with {of(chosen.dtype)}")
+    try:
+        value = np.where(chosen, x, y)
+    except ValueError:
+        raise RuntimeError(cannot_broadcast(*map(np.shape, (chosen, x, y)))) from None
     if is_number(x) and is_number(y):
         value = value.astype(result_type(x, y))
-    return record(
-        "WhereBackward0",
-        value,
-        *[
-            (source, lambda g, source=source, kept=kept: sum_to(g * kept, source.array.shape))
-            for source, kept in ((a, chosen), (b, ~chosen))
-            if isinstance(source, Variable)
-        ],
-    )
+    return record("WhereBackward0", value, *_branch(a, chosen), *_branch(b, ~chosen))
+
+
+def _branch(source: Any, kept: Array) -> list[tuple[Any, ...]]:
+    """The term of one branch of `where`, if it is a tensor. What is not kept gets 0, whatever the gradient there."""
+    if not isinstance(source, Variable):
+        return []
+    shape = source.array.shape
+    return [(source, lambda g, kept: sum_to(where(kept, g, 0.0), shape), kept)]
 
 
 def is_number(value: object) -> bool:
@@ -231,5 +270,5 @@ def _pow_slope(a: Any, b: Any) -> Any:
 
 
 def _share(g: Any, winner: Any, loser: Any) -> Any:
-    """g where winner > loser, half of it on a tie: what flows to winner through maximum."""
-    return (g * (winner > loser) + g * (winner >= loser)) * 0.5
+    """g where winner > loser, half of it on a tie, all of it beside NaN: what flows to winner through maximum."""
+    return (g * ~(winner < loser) + g * ~(winner <= loser)) * 0.5

@@ -6,20 +6,24 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd import Variable, record, record_view, thread
+from ..autograd import Variable, has_views, record, record_view, thread
 from ..backend import Array, add_at, array_module, is_array
-from .elementwise import sum_to
+from ..dtypes import KINDS
+from .elementwise import cast, sum_to
+from .shape import cannot_expand
 
 
 def _raw(index: Any) -> Any:
-    """The index with arrays in the place of Tensors and lists."""
+    """The index with arrays in the place of Tensors and lists, and ints in the place of scalars."""
     if isinstance(index, tuple):
         return tuple(_raw(i) for i in index)
     if isinstance(index, Variable):
         data = index.array
         if data.dtype.kind == "f":
             raise IndexError("tensors used as indices must be long, int, byte or bool tensors")
-        return data
+        if data.dtype == np.uint8:  # PyTorch's masks from before it had bool
+            return data.astype(bool)
+        return data if data.ndim or data.dtype.kind == "b" else int(data)
     return np.asarray(index, dtype=None if index else np.int64) if isinstance(index, list) else index
 
 
@@ -30,36 +34,63 @@ def _is_basic(index: Any) -> bool:
     return all(isinstance(part, basic) and not isinstance(part, bool) for part in parts)
 
 
+def _is_int(part: Any) -> bool:
+    return isinstance(part, (int, np.integer)) and not isinstance(part, bool)
+
+
+def _place(x: Array, raw: Any) -> tuple[Array, Any]:
+    """A view of x and an index into it that together mean x[raw] as PyTorch reads it.
+
+    Beside arrays NumPy takes an int for one more array, which may move dimensions; PyTorch selects by the ints first.
+    """
+    if not isinstance(raw, tuple) or not any(map(_is_int, raw)) or not any(map(is_array, raw)):
+        return x, raw
+    first: list[Any] = []
+    rest: list[Any] = []
+    for part in raw:
+        if is_array(part):
+            first += [slice(None)] * (part.ndim if part.dtype.kind == "b" else 1)
+            rest.append(part)
+        else:
+            first.append(part)
+            rest += [] if _is_int(part) else [part if part is Ellipsis else slice(None)]
+    return x[tuple(first)], tuple(rest)
+
+
 def getitem(input: Any, index: Any) -> Any:
     """input[index]; a view for ints and slices. IndexError with the size and the index when out of range."""
     x, raw = input.array, _raw(index)
-    basic = _is_basic(raw)
     value = _read(x, raw)
     shape = x.shape
-    vjp = lambda g: put(g, shape, raw, basic)
-    if basic:
-        simple = isinstance(raw, (int, np.integer)) or (isinstance(raw, tuple) and any(isinstance(i, int) for i in raw))
-        name = "SelectBackward0" if simple else "UnsqueezeBackward0" if raw is None else "SliceBackward0"
-        # a full integer index gives NumPy a scalar: keep it a view of the memory
-        view = value if is_array(value) else x[(*(raw if isinstance(raw, tuple) else (raw,)), ...)]
-        return record_view(name, view, input, vjp)
-    return record("IndexBackward0", value, (input, vjp))
+    if not _is_basic(raw):
+        return record("IndexBackward0", value, (input, lambda g, raw: put(g, shape, raw), raw))
+    simple = _is_int(raw) or (isinstance(raw, tuple) and any(map(_is_int, raw)))
+    name = "SelectBackward0" if simple else "UnsqueezeBackward0" if raw is None else "SliceBackward0"
+    # a full integer index gives NumPy a scalar: keep it a view of the memory
+    view = value if is_array(value) else x[(*(raw if isinstance(raw, tuple) else (raw,)), ...)]
+    return record_view(name, view, input, lambda g: put(g, shape, raw, basic=True))
 
 
-def _read(x: Array, raw: Any) -> Array:
+def _read(x: Any, raw: Any) -> Any:
+    if isinstance(x, Variable):
+        return getitem(x, raw)
     try:
-        return x[raw]
+        place, rest = _place(x, raw)
+        return place[rest]
     except IndexError as error:
         raise IndexError(_explain(x, raw, error)) from None
 
 
 def _explain(x: Array, raw: Any, error: IndexError) -> str:
+    if x.ndim == 0:
+        return "invalid index of a 0-dim tensor. Use `tensor.item()` to convert a 0-dim tensor to a number"
     parts = raw if isinstance(raw, tuple) else (raw,)
     if len([p for p in parts if p is not None and p is not Ellipsis]) > x.ndim:
         return f"too many indices for tensor of dimension {x.ndim}"
-    if isinstance(raw, (int, np.integer)):
+    if _is_int(raw):
         return f"index {raw} is out of bounds for dimension 0 with size {x.shape[0]}"
-    return str(error).replace("axis", "dimension").replace("array", "tensor")
+    text = str(error).replace("numpy.newaxis (`None`)", "None")
+    return text.replace("axis", "dimension").replace("array", "tensor")
 
 
 def put(values: Any, shape: tuple[int, ...], index: Any, basic: bool = False) -> Any:
@@ -70,48 +101,66 @@ def put(values: Any, shape: tuple[int, ...], index: Any, basic: bool = False) ->
     if basic:
         target[index] = g
     else:
-        add_at(target, index, g)
-    return record("PutBackward0", target, (values, lambda g: g[index])) if isinstance(values, Variable) else target
+        place, rest = _place(target, index)
+        add_at(place, rest, g)
+    if not isinstance(values, Variable):
+        return target
+    return record("PutBackward0", target, (values, lambda g: _read(g, index)))
 
 
 def setitem(input: Any, index: Any, value: Any) -> None:
     """input[index] = value, in place."""
     check_in_place(input, value)
     raw = _raw(index)
+    if isinstance(value, Variable):
+        value = cast(value, input.array.dtype)
     new = value.array if isinstance(value, Variable) else value
-    shape = np.shape(new)
     try:
         if thread.recording and (input.needs or (isinstance(value, Variable) and value.needs)):
             changed = input.array.copy()
-            changed[raw] = new
-            keep = array_module(changed).ones(changed.shape, bool)
-            keep[raw] = False
-            terms: list[Any] = [(input, lambda g: g * keep)]
+            kept = array_module(changed).ones(changed.shape, bool)
+            for array, filling in ((changed, new), (kept, False)):
+                place, rest = _place(array, raw)
+                place[rest] = filling
+            terms: list[Any] = [(input, lambda g, kept: g * kept, kept)]
             if isinstance(value, Variable):
-                terms.append((value, lambda g: sum_to(g[raw], shape)))
+                shape = new.shape
+                extra = len(shape) - _read(kept, raw).ndim  # leading dimensions of size 1, if any
+                core = shape[max(extra, 0) :]
+                terms.append((value, lambda g, raw: sum_to(_read(g, raw), core).reshape(shape), raw))
             take_over(input, record("CopySlices", changed, *terms))
         else:
-            input.array[raw] = new
+            place, rest = _place(input.array, raw)
+            place[rest] = new
             input.version[0] += 1
     except IndexError as error:
         raise IndexError(_explain(input.array, raw, error)) from None
     except ValueError:
-        target = list(_read(input.array, raw).shape)
+        found, target = np.shape(new), _read(input.array, raw).shape
         raise RuntimeError(
-            f"shape mismatch: value tensor of shape {list(shape)} cannot be assigned to {target}"
+            cannot_expand(found, target)
+            if _is_basic(raw)
+            else f"shape mismatch: value tensor of shape {list(found)} cannot be broadcast to indexing result of shape "
+            f"{list(target)}"
         ) from None
 
 
 def check_in_place(input: Any, *others: Any) -> None:
-    """RuntimeError where changing `input` in place would leave the tape wrong."""
+    """RuntimeError where `input` cannot be changed in place, or where that would leave the tape wrong."""
+    if not getattr(input.array.flags, "writeable", True):
+        raise RuntimeError(
+            "unsupported operation: this tensor's memory is read-only, as an expanded tensor's elements refer to a "
+            "single memory location. Please clone() the tensor before performing the operation."
+        )
     if not thread.recording:
         return
     if input.needs and input.node is None:
         raise RuntimeError("a leaf Variable that requires grad is being used in an in-place operation.")
-    if input._base is not None and (input.needs or any(isinstance(o, Variable) and o.needs for o in others)):
+    gains_history = input.needs or any(isinstance(o, Variable) and o.needs for o in others)
+    if gains_history and (input._base is not None or has_views(input)):
         raise RuntimeError(
-            "a view of another tensor is being changed in place while gradients are recorded: expected a tensor with "
-            "memory of its own; use the out-of-place form, or do it under no_grad()"
+            "a tensor that shares its memory with a view is being changed in place while gradients are recorded: "
+            "expected a tensor with memory of its own; use the out-of-place form, clone() it, or do it under no_grad()"
         )
 
 
@@ -121,10 +170,15 @@ def take_over(input: Any, result: Any) -> Any:
         raise RuntimeError(
             f"output with shape {list(input.array.shape)} doesn't match the broadcast shape {list(result.array.shape)}"
         )
-    if result.array.dtype.kind == "f" and input.array.dtype.kind != "f":
+    if KINDS[result.array.dtype.kind] > KINDS[input.array.dtype.kind]:
         raise RuntimeError(f"result type {result.dtype} can't be cast to the desired output type {input.dtype}")
+    result = cast(result, input.array.dtype)
     input.array[...] = result.array
     input.version[0] += 1
     if result.node is not None:
         input.node, input.needs = result.node, True
+        if input._retained is not None:
+            input._retained.remove()
+            input._retained = None
+            input.retain_grad()
     return input

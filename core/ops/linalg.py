@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 from ..autograd import Into, record
 from ..backend import Array, array_module
 from ..dtypes import of
-from .elementwise import sum_to
+from .elementwise import cannot_broadcast, sum_to
 from .shape import reshape
 
 
@@ -22,18 +23,26 @@ def matmul(input: Any, other: Any) -> Any:
 
     RuntimeError when the inner dimensions or the dtypes differ.
     """
-    a, b = input.array, other.array
+    try:
+        a, b = input.array, other.array
+    except AttributeError:
+        kinds = " and ".join(f"'{type(v).__name__}'" for v in (input, other))
+        raise TypeError(f"unsupported operand type(s) for @: {kinds}") from None
     _check(a, b)
-    value = a @ b
+    try:
+        value = a @ b
+    except ValueError:
+        raise RuntimeError(cannot_broadcast(a.shape[:-2], b.shape[:-2])) from None
     if a.ndim == 1 or b.ndim == 1:
         name = "Dot" if a.ndim == b.ndim == 1 else "Mv" if b.ndim == 1 and a.ndim == 2 else "Squeeze"
     else:
-        name = "Mm" if a.ndim == b.ndim == 2 else "Bmm" if a.ndim == b.ndim == 3 else "UnsafeView"
+        name = "Mm" if a.ndim == b.ndim == 2 else "UnsafeView"
+    left, right = a.shape, b.shape
     return record(
         f"{name}Backward0",
         value,
-        (input, lambda g, b: _towards_left(g, b, a.shape), other),
-        (other, lambda g, a: _towards_right(g, a, b.shape), input),
+        (input, lambda g, b: _towards_left(g, b, left), other),
+        (other, lambda g, a: _towards_right(g, a, right), input),
     )
 
 
@@ -72,13 +81,10 @@ def _mismatch(a: tuple[int, ...], b: tuple[int, ...]) -> str:
             f"inconsistent tensor size, expected tensor [{a[0]}] and src [{b[0]}] to have the same number of elements, "
             f"but got {a[0]} and {b[0]} elements respectively"
         )
-    if len(b) == 1 and len(a) == 2:
-        return f"size mismatch, got input ({a[0]}), mat ({a[0]}x{a[1]}), vec ({b[0]})"
-    rows = 1
-    for n in a[:-1]:
-        rows *= n
-    second = f"{b[-2]}x{b[-1]}" if len(b) > 1 else f"{b[0]}x1"
-    return f"mat1 and mat2 shapes cannot be multiplied ({rows}x{a[-1]} and {second})"
+    rows = math.prod(a[:-1])
+    if len(b) == 1:
+        return f"size mismatch, got input ({rows}), mat ({rows}x{a[-1]}), vec ({b[0]})"
+    return f"mat1 and mat2 shapes cannot be multiplied ({rows}x{a[-1]} and {b[-2]}x{b[-1]})"
 
 
 def _product_into(a: Any, b: Any, out: Array | None) -> Any:
@@ -108,8 +114,11 @@ def linear(input: Any, weight: Any, bias: Any = None) -> Any:
     x, w = input.array, weight.array
     if w.ndim != 2 or x.ndim < 1 or x.shape[-1] != w.shape[1] or x.dtype != w.dtype:
         _check(x, w.T)
-    if bias is not None and bias.array.shape != (w.shape[0],):
-        raise RuntimeError(f"linear: expected a bias of shape [{w.shape[0]}], found {list(bias.array.shape)}")
+    if bias is not None and (bias.array.shape != (w.shape[0],) or bias.array.dtype != w.dtype):
+        raise RuntimeError(
+            f"linear: expected a bias of shape [{w.shape[0]}] and {of(w.dtype)}, found {list(bias.array.shape)} and "
+            f"{of(bias.array.dtype)}"
+        )
     flat = x.ndim == 2
     value = _rows_times(x, w) if flat else x @ w.T
     rows: Callable[[Any], Any] = lambda v: v if flat else reshape(v, (-1, v.shape[-1]))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
-from ..autograd import record
+from ..autograd import record, wrap
 from ..backend import Array, array_module
 from ..dtypes import of
-from .elementwise import sub
+from .elementwise import promoted, where
 from .reduce import log_softmax
 from .shape import expand
 
@@ -27,8 +28,12 @@ def mse_loss(input: Any, target: Any, reduction: str = "mean") -> Any:
             f"mse_loss: expected input and target of one shape, found {list(input.array.shape)} and "
             f"{list(target.array.shape)}; reshape one of them"
         )
-    difference = sub(input, target)
-    return _reduce(difference * difference, reduction)
+    a, b = promoted(input, target)
+    difference = a.array - b.array
+    value = _reduce(wrap(difference * difference), reduction).array
+    scale = 2.0 if reduction != "mean" else 2.0 / difference.size if difference.size else math.nan
+    towards_a, towards_b = lambda g, a, b: g * (a - b) * scale, lambda g, a, b: g * (b - a) * scale
+    return record("MseLossBackward0", value, (a, towards_a, a, b), (b, towards_b, a, b))
 
 
 def nll_loss(input: Any, target: Any, weight: Any = None, ignore_index: int = -100, reduction: str = "mean") -> Any:
@@ -42,23 +47,24 @@ def nll_loss(input: Any, target: Any, weight: Any = None, ignore_index: int = -1
     xp = array_module(logp)
     used = classes != ignore_index
     index = xp.expand_dims(xp.where(used, classes, 0), axis)
-    scale = used.astype(logp.dtype) if weight is None else weight.array[index.squeeze(axis)] * used
-    picked = xp.take_along_axis(logp, index, axis).squeeze(axis)
+    scale = used.astype(logp.dtype)
+    if weight is not None:
+        scale *= weight.array[index.squeeze(axis)]
+    losses = xp.where(used, -xp.take_along_axis(logp, index, axis).squeeze(axis) * scale, 0)
+    if reduction not in ("mean", "sum", "none"):
+        raise ValueError(f"{reduction} is not a valid value for reduction")
+    value = losses if reduction == "none" else losses.sum()
     if reduction == "mean":
         total = scale.sum()
-        scale = scale / total
-    elif reduction not in ("sum", "none"):
-        raise ValueError(f"{reduction} is not a valid value for reduction")
-    losses = -picked * scale
-    value = losses if reduction == "none" else losses.sum()
-    shape = logp.shape
+        value, scale = value / total, xp.where(used, scale / total, 0)
+    shape, dtype = logp.shape, logp.dtype
 
-    def vjp(g: Any) -> Any:
-        towards = xp.zeros(shape, logp.dtype)
+    def vjp(g: Any, index: Array, scale: Array) -> Any:
+        towards = xp.zeros(shape, dtype)
         xp.put_along_axis(towards, index, xp.expand_dims(-scale, axis), axis)
         return (g if reduction != "none" else expand(g.reshape(index.shape), shape)) * towards
 
-    return record("NllLossBackward0" if logp.ndim <= 2 else "NllLoss2DBackward0", value, (input, vjp))
+    return record("NllLossBackward0" if logp.ndim <= 2 else "NllLoss2DBackward0", value, (input, vjp, index, scale))
 
 
 def _check_classes(logp: Array, classes: Array, axis: int, ignore_index: int) -> None:
@@ -109,7 +115,7 @@ def cross_entropy(
     shape = [1] * logp.array.ndim
     shape[axis] = count
     scaled = logp if weight is None else logp * weight.reshape(*shape)
-    smooth = -scaled.sum(axis) * type(target)(used.astype(logp.array.dtype))
+    smooth = where(used, -scaled.sum(axis), 0.0)
     if reduction == "mean":
         total = used.sum() if weight is None else (weight.array[np.where(used, target.array, 0)] * used).sum()
         smooth = smooth.sum() / float(total)

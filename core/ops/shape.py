@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..autograd import Variable, record, record_view
-from ..backend import Array, array_module, is_array
+from ..backend import Array, array_module
 from .elementwise import cast, promoted, sum_to
 
 
@@ -61,21 +61,22 @@ def reshape(input: Any, *shape: Any) -> Any:
     """The same elements in another shape (one dimension may be -1): a view where the memory allows it, else a copy."""
     if not isinstance(input, Variable):
         return input.reshape(sizes(shape))
-    return _reshaped("ReshapeAliasBackward0", input, sizes(shape), strict=False)
+    return _reshaped(input, sizes(shape), strict=False)
 
 
 def view(input: Any, *shape: Any) -> Any:
     """As reshape, but never a copy: RuntimeError where one would be needed."""
-    return _reshaped("ViewBackward0", input, sizes(shape), strict=True)
+    return _reshaped(input, sizes(shape), strict=True)
 
 
-def _reshaped(name: str, input: Any, shape: tuple[int, ...], *, strict: bool) -> Any:
+def _reshaped(input: Any, shape: tuple[int, ...], *, strict: bool) -> Any:
     x = input.array
     before = x.shape
     value = x.reshape(_inferred(shape, x.size))
     vjp = lambda g: g.reshape(before)
     if _shares(value, x):
-        return record_view("ViewBackward0" if strict else name, value, input, vjp)
+        straight = strict or x.flags.c_contiguous
+        return record_view("ViewBackward0" if straight else "ReshapeAliasBackward0", value, input, vjp)
     if strict:
         raise RuntimeError(
             "view size is not compatible with input tensor's size and stride (at least one dimension spans across "
@@ -90,6 +91,8 @@ def flatten(input: Any, start_dim: int = 0, end_dim: int = -1) -> Any:
     first, last = normalize_dim(start_dim, len(shape)), normalize_dim(end_dim, len(shape))
     if first > last:
         raise RuntimeError("flatten() has invalid args: start_dim cannot come after end_dim")
+    if shape and first == last:
+        return input
     return reshape(input, (*shape[:first], math.prod(shape[first : last + 1]), *shape[last + 1 :]))
 
 
@@ -107,7 +110,7 @@ def permute(input: Any, *dims: Any) -> Any:
 
 
 def _permuted(name: str, input: Any, order: tuple[int, ...]) -> Any:
-    back = tuple(int(i) for i in np.argsort(order))
+    back = tuple(sorted(range(len(order)), key=order.__getitem__))
     return record_view(name, input.array.transpose(order), input, lambda g: permute(g, back))
 
 
@@ -127,11 +130,13 @@ def t(input: Any) -> Any:
     return _permuted("TBackward0", input, tuple(reversed(range(input.array.ndim))))
 
 
-def squeeze(input: Any, dim: int | None = None) -> Any:
-    """Without the dimensions of size 1, or without `dim` if its size is 1: a view."""
+def squeeze(input: Any, dim: int | Sequence[int] | None = None) -> Any:
+    """Without the dimensions of size 1, or without those of `dim` that have size 1: a view."""
     shape = input.array.shape
-    drop = range(len(shape)) if dim is None else (normalize_dim(dim, len(shape)),)
-    return _resized("SqueezeBackward0", input, tuple(n for i, n in enumerate(shape) if i not in drop or n != 1))
+    dims, digit = (range(len(shape)), 0) if dim is None else ((dim,), 1) if isinstance(dim, int) else (dim, 2)
+    drop = [normalize_dim(d, len(shape)) for d in dims]
+    kept = tuple(n for i, n in enumerate(shape) if i not in drop or n != 1)
+    return _resized(f"SqueezeBackward{digit}", input, kept)
 
 
 def unsqueeze(input: Any, dim: int) -> Any:
@@ -148,7 +153,7 @@ def _resized(name: str, input: Any, shape: tuple[int, ...]) -> Any:
 
 def expand(input: Any, *shape: Any) -> Any:
     """Broadcast to a larger shape without copying (-1 keeps a dimension): a read-only view."""
-    if is_array(input):
+    if not isinstance(input, Variable):
         return np.broadcast_to(input, sizes(shape))
     before, target = input.array.shape, sizes(shape)
     skip = len(target) - len(before)
@@ -156,8 +161,21 @@ def expand(input: Any, *shape: Any) -> Any:
     try:
         value = np.broadcast_to(input.array, full)
     except ValueError:
-        raise RuntimeError(f"a tensor of shape {list(before)} cannot be expanded to {list(target)}") from None
-    return record_view("ExpandBackward0", value, input, lambda g: sum_to(g, before))
+        raise RuntimeError(cannot_expand(before, full)) from None
+    return record_view("ExpandBackward0", value, input, lambda g: sum_to(g, before))  # type: ignore[arg-type]
+
+
+def cannot_expand(before: tuple[int, ...], target: tuple[int, ...]) -> str:
+    """What is wrong about broadcasting the shape `before` to `target`."""
+    skip = len(target) - len(before)
+    where = [i for i, n in enumerate(before, skip) if i >= 0 and n not in (1, target[i])]
+    if skip < 0 or not where:
+        return f"a tensor of shape {list(before)} cannot be expanded to {list(target)}"
+    return (
+        f"The expanded size of the tensor ({target[where[-1]]}) must match the existing size "
+        f"({before[where[-1] - skip]}) at non-singleton dimension {where[-1]}.  Target sizes: {list(target)}.  "
+        f"Tensor sizes: {list(before)}"
+    )
 
 
 def contiguous(input: Any) -> Any:
@@ -173,16 +191,25 @@ def clone(input: Any) -> Any:
 
 
 def cat(tensors: Sequence[Any], dim: int = 0) -> Any:
-    """Tensors joined along an existing dimension; all other dimensions must agree."""
-    parts = _common_dtype(tensors, "cat")
-    axis = normalize_dim(dim, parts[0].array.ndim)
+    """Tensors joined along an existing dimension; all other dimensions must agree. Shape [0] goes with every shape."""
+    if not tensors:
+        raise ValueError("mpigrad.cat(): expected a non-empty list of Tensors")
+    parts = _common_dtype(tensors)
+    parts = [p for p in parts if p.array.shape != (0,)] or parts[:1]
+    first = parts[0].array.shape
+    axis = normalize_dim(dim, len(first))
     for i, part in enumerate(parts):
-        a, b = parts[0].array.shape, part.array.shape
-        if len(a) != len(b) or a[:axis] + a[axis + 1 :] != b[:axis] + b[axis + 1 :]:
-            raise RuntimeError(
-                f"Sizes of tensors must match except in dimension {axis}. Expected shape {list(a)} but got shape "
-                f"{list(b)} for tensor number {i} in the list."
-            )
+        shape = part.array.shape
+        if not shape:
+            raise RuntimeError(f"zero-dimensional tensor (at position {i}) cannot be concatenated")
+        if len(shape) != len(first):
+            raise RuntimeError(f"Tensors must have same number of dimensions: got {len(first)} and {len(shape)}")
+        for expected, found in zip(first[:axis] + first[axis + 1 :], shape[:axis] + shape[axis + 1 :], strict=True):
+            if found != expected:
+                raise RuntimeError(
+                    f"Sizes of tensors must match except in dimension {axis}. Expected size {expected} but got size "
+                    f"{found} for tensor number {i} in the list."
+                )
     ends = np.cumsum([p.array.shape[axis] for p in parts]).tolist()
     pieces = [
         (slice(None),) * axis + (slice(end - p.array.shape[axis], end),) for p, end in zip(parts, ends, strict=True)
@@ -193,7 +220,9 @@ def cat(tensors: Sequence[Any], dim: int = 0) -> Any:
 
 def stack(tensors: Sequence[Any], dim: int = 0) -> Any:
     """Tensors of one shape joined along a new dimension."""
-    parts = _common_dtype(tensors, "stack")
+    if not tensors:
+        raise RuntimeError("stack expects a non-empty TensorList")
+    parts = _common_dtype(tensors)
     for i, part in enumerate(parts):
         if part.array.shape != parts[0].array.shape:
             raise RuntimeError(
@@ -206,10 +235,8 @@ def stack(tensors: Sequence[Any], dim: int = 0) -> Any:
     return record("StackBackward0", value, *[(p, lambda g, i=i: g[(*before, i)]) for i, p in enumerate(parts)])
 
 
-def _common_dtype(tensors: Sequence[Any], name: str) -> list[Any]:
+def _common_dtype(tensors: Sequence[Any]) -> list[Any]:
     parts = list(tensors)
-    if not parts:
-        raise RuntimeError(f"{name} expects a non-empty TensorList")
     for i, part in enumerate(parts):
         if not isinstance(part, Variable):
             raise TypeError(f"expected Tensor as element {i} in argument 0, but got {type(part).__name__}")

@@ -7,8 +7,8 @@ from typing import Any
 
 from ..autograd import wrap
 from ..backend import Array, array_module
-from ..flat import Run, flatten, gather_gradient, runs
-from ..tensor import Tensor
+from ..flat import Home, Run, flatten, gather_gradient, runs
+from ..tensor import Tensor, zero_gradients
 
 
 class Lane(Run):
@@ -24,19 +24,17 @@ class Lane(Run):
 
 
 class Optimizer:
-    """Base class: a subclass lists its state arrays in `state_names` and updates a lane in `_update`.
+    """Base class: a subclass updates a lane in `_update`.
 
     params: tensors, or dicts with "params" and options of their own. ValueError without any, or for one given twice.
     """
-
-    state_names: tuple[str, ...] = ()
 
     def __init__(self, params: Iterable[Any], defaults: dict[str, Any]) -> None:
         self.defaults = defaults
         self.param_groups: list[dict[str, Any]] = []
         self.state: dict[Tensor, dict[str, Tensor]] = {}
         self._steps: dict[Tensor, int] = {}
-        self._lanes: list[tuple[tuple[int, ...], list[Lane]]] = []
+        self._lanes: list[tuple[tuple[Home, ...], list[Lane]]] = []  # per group: made for which homes, the lanes
         if isinstance(params, Tensor):
             raise TypeError(
                 "params argument given to the optimizer should be an iterable of Tensors or dicts, found a Tensor"
@@ -69,12 +67,7 @@ class Optimizer:
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget all gradients, or set them to 0."""
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if set_to_none or parameter._grad is None:
-                    parameter._grad = None
-                else:
-                    parameter._grad.array[...] = 0
+        zero_gradients(self._numbered(), set_to_none)
 
     def step(self, closure: Any = None) -> Any:
         """Update every parameter that has a gradient; with a closure, evaluate it first and return its loss."""
@@ -102,31 +95,34 @@ class Optimizer:
                     flatten(parameters)
                 if grad.array is not parameter.home.gradient:
                     gather_gradient(parameter)
-        key = tuple([id(p.home) for p in active])
+        key = tuple([p.home for p in active])
         if key != self._lanes[number][0]:
             self._lanes[number] = (key, self._build_lanes(number, active))
         return self._lanes[number][1]
 
     def _build_lanes(self, number: int, active: list[Tensor]) -> list[Lane]:
-        """Neighbours that took equally many steps share a lane; their state moves along."""
+        """Neighbours with equally many steps and the same kinds of state share a lane; their state moves along."""
         for lane in self._lanes[number][1]:
             self._steps.update(dict.fromkeys(lane.tensors, lane.steps))
-        by_steps: dict[int, list[Tensor]] = {}
+        alike: dict[Any, list[Tensor]] = {}
         for parameter in active:
-            by_steps.setdefault(self._steps[parameter], []).append(parameter)
-        lanes = [Lane(run, steps) for steps, group in by_steps.items() for run in runs(group)]
+            alike.setdefault((self._steps[parameter], *self.state.get(parameter, ())), []).append(parameter)
+        lanes = [Lane(run, steps) for (steps, *_), group in alike.items() for run in runs(group)]
         for lane in lanes:
-            for name in self.state_names:
-                lane.state[name] = array_module(lane.values).zeros_like(lane.values)
-                for parameter in lane.tensors:
-                    home, before = parameter.home, self.state.get(parameter, {}).get(name)
-                    place = lane.state[name][home.start - lane.start : home.stop - lane.start].reshape(
-                        parameter.array.shape
-                    )
-                    if before is not None:
-                        place[...] = before.array
-                    self.state.setdefault(parameter, {})[name] = wrap(place)
+            for name in self.state.get(lane.tensors[0], ()):
+                self._add_state(lane, name)
         return lanes
+
+    def _add_state(self, lane: Lane, name: str) -> Array:
+        """A state array for a lane, filled with what its parameters have of it already, else 0."""
+        lane.state[name] = state = array_module(lane.values).zeros_like(lane.values)
+        for parameter in lane.tensors:
+            home, own = parameter.home, self.state.setdefault(parameter, {})
+            place = state[home.start - lane.start : home.stop - lane.start].reshape(parameter.array.shape)
+            if name in own:
+                place[...] = own[name].array
+            own[name] = wrap(place)
+        return state
 
     # --- saving -----------------------------------------------------------------------------------------------------
 
@@ -159,6 +155,4 @@ class Optimizer:
         for number, values in state_dict["state"].items():
             parameter = parameters[int(number)]
             self._steps[parameter] = int(values.get("step", 1))
-            self.state[parameter] = {
-                k: v.clone() for k, v in values.items() if isinstance(v, Tensor) and k in self.state_names
-            }
+            self.state[parameter] = {k: v.detach().clone() for k, v in values.items() if isinstance(v, Tensor)}

@@ -17,8 +17,6 @@ class SGD(Optimizer):
     follows Sutskever et al., 2013, but for the place of lr).
     """
 
-    state_names: tuple[str, ...] = ("momentum_buffer",)
-
     def __init__(
         self,
         params: Iterable[Any],
@@ -35,8 +33,6 @@ class SGD(Optimizer):
                 raise ValueError(f"Invalid {name}: {value}")
         if nesterov and (momentum <= 0 or dampening != 0):
             raise ValueError("Nesterov momentum requires a momentum and zero dampening")
-        if not momentum:
-            self.state_names = ()
         defaults = {
             "lr": lr,
             "momentum": momentum,
@@ -55,8 +51,9 @@ class SGD(Optimizer):
         if group["weight_decay"]:
             gradients = gradients + np.multiply(values, group["weight_decay"], out=scratch)
         if momentum:
-            velocity = lane.state["momentum_buffer"]
-            if lane.steps == 1:
+            velocity = lane.state.get("momentum_buffer")
+            if velocity is None:
+                velocity = self._add_state(lane, "momentum_buffer")
                 velocity[...] = gradients
             else:
                 velocity *= momentum

@@ -1,0 +1,146 @@
+"""Functions that make tensors, against torch and on their own."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import mpigrad
+
+Expression = Callable[[Any], Any]
+
+
+def drawn(draw: Expression) -> Expression:
+    """What draw gives right after seeding."""
+
+    def call(m: Any) -> Any:
+        m.manual_seed(3)
+        return draw(m)
+
+    return call
+
+
+SAME: list[Expression] = [
+    lambda m: m.tensor(3),
+    lambda m: m.tensor(3.0),
+    lambda m: m.tensor(True),
+    lambda m: m.tensor([[1, 2], [3, 4]]),
+    lambda m: m.tensor([1, 2.5, True]),
+    lambda m: m.tensor([True, 2]),
+    lambda m: m.tensor((1, 2)),
+    lambda m: m.tensor(range(3)),
+    lambda m: m.tensor([]),
+    lambda m: m.tensor([[], []]),
+    lambda m: m.tensor([1.7, -1.7], dtype=m.int64),
+    lambda m: m.tensor([0, 1, 2], dtype=m.bool),
+    lambda m: m.tensor([1, 2], dtype=m.float16),
+    lambda m: m.tensor(np.arange(3)),
+    lambda m: m.tensor(np.float64(1.5)),
+    lambda m: m.tensor([np.float64(1.5), 2]),
+    lambda m: m.tensor([np.float32(1.5), 2]),
+    lambda m: m.tensor([np.int32(1), True]),
+    lambda m: m.tensor([m.tensor(1), m.tensor(2.5, dtype=m.float64)]),
+    lambda m: m.tensor([1.0], requires_grad=True).requires_grad,
+    lambda m: m.tensor([1.0]).requires_grad,
+    lambda m: m.as_tensor([1, 2]),
+    lambda m: m.as_tensor(np.float32([1, 2])),
+    lambda m: m.as_tensor(np.float32([1, 2]), dtype=m.float64),
+    lambda m: (t := m.zeros(2)) is m.as_tensor(t),
+    lambda m: m.from_numpy(np.arange(3, dtype=np.int16)),
+    lambda m: [m.zeros(2, 3), m.zeros((2, 3)), m.zeros([2, 3]), m.zeros(m.Size([2, 3])), m.zeros(()), m.zeros(2, 0)],
+    lambda m: [m.ones(2), m.ones(2, dtype=m.int64), m.ones(1, requires_grad=True).requires_grad],
+    lambda m: [m.empty(2, 3).shape, m.empty((0,)).dtype, m.empty(2, dtype=m.uint8).dtype],
+    lambda m: [m.full((2,), 3), m.full((2,), 3.0), m.full((), True), m.full([2], 1.5, dtype=m.int64)],
+    lambda m: [f(m.ones(2, 3, dtype=m.int64)) for f in (m.zeros_like, m.ones_like)],
+    lambda m: [m.empty_like(m.ones(2, 3)).shape, m.full_like(m.ones(2), 5), m.zeros_like(m.ones(2), dtype=m.bool)],
+    lambda m: [m.arange(5), m.arange(2, 5), m.arange(5, 2, -1), m.arange(0, 1, 0.1), m.arange(3.0), m.arange(4, 4)],
+    lambda m: [m.arange(3, dtype=m.float32), m.arange(0, 3, 2), m.arange(0.5, 3), m.arange(1, 10, 2.5)],
+    lambda m: [m.linspace(0, 1, 5), m.linspace(3, -3, 7), m.linspace(0, 1, 1), m.linspace(0, 1, 0)],
+    lambda m: [m.eye(3), m.eye(2, 3), m.eye(3, 1, dtype=m.int64), m.eye(0)],
+    lambda m: [m.cat([m.arange(2), m.arange(3)]), m.stack([m.arange(2), m.arange(2)])],
+    drawn(lambda m: [m.rand(2, 3), m.rand((2,), dtype=m.float64), m.rand(())]),
+    drawn(lambda m: [m.randint(5, (4,)), m.randint(-3, 3, (2, 2)), m.randint(0, 9, (3,), dtype=m.int32)]),
+    drawn(lambda m: [m.randperm(7), m.randperm(3, dtype=m.int32), m.randperm(0)]),
+    drawn(lambda m: [m.rand_like(m.zeros(2, 3)), m.rand(2, generator=m.Generator().manual_seed(5))]),
+    drawn(lambda m: [m.zeros(4).uniform_(-1, 1), m.zeros(5).bernoulli_(0.3), m.zeros(5).bernoulli_()]),
+    # errors
+    lambda m: m.arange(2, 5, -1),
+    lambda m: m.arange(0, 1, 0),
+    lambda m: m.linspace(0, 1, -1),
+    lambda m: m.tensor(300, dtype=m.uint8),
+    lambda m: m.tensor([float("nan")], dtype=m.int64),
+]  # fmt: skip
+SAME_CLASS: list[Expression] = [
+    lambda m: m.tensor([[1, 2], [3]]),
+    lambda m: m.tensor([1], requires_grad=True),
+    lambda m: m.zeros(2, dtype=m.int64, requires_grad=True),
+    lambda m: m.zeros(2.5),
+    lambda m: m.zeros(-1),
+    lambda m: m.eye(-1),
+    lambda m: m.from_numpy([1]),
+    lambda m: m.set_default_dtype(m.int64),
+]  # fmt: skip
+
+
+def source(expression: Expression) -> str:
+    return f"line {expression.__code__.co_firstlineno}"
+
+
+@pytest.mark.parametrize("expression", SAME, ids=source)
+def test_as_in_torch(expression: Expression, same: Callable[[Expression], None]) -> None:
+    same(expression)
+
+
+@pytest.mark.parametrize("expression", SAME_CLASS, ids=source)
+def test_error_of_the_same_class(expression: Expression, same_class: Callable[[Expression], None]) -> None:
+    same_class(expression)
+
+
+def test_normal_draws(torch: Any) -> None:
+    for draw in (lambda m: m.randn(2, 3), lambda m: m.randn_like(m.zeros(40)), lambda m: m.zeros(9).normal_(2, 3)):
+        got, want = drawn(draw)(mpigrad), drawn(draw)(torch)
+        np.testing.assert_allclose(got.numpy(), want.numpy(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("expression", "error", "text"),
+    [
+        (lambda m: m.tensor("a"), TypeError, "expected numbers, found str"),
+        (lambda m: m.tensor([None]), TypeError, "expected numbers, found NoneType"),
+        (lambda m: m.tensor([1j]), TypeError, "expected numbers, found complex"),
+        (lambda m: m.tensor([2**63]), RuntimeError, "value cannot be converted to type int64 without overflow"),
+        (lambda m: m.tensor([-1], dtype=m.uint8), RuntimeError, "uint8 without overflow"),
+        (lambda m: m.tensor([[1], 2]), ValueError, "expected nested sequences of equal lengths"),
+        (lambda m: m.from_numpy(np.zeros(2, complex)), TypeError, r"can't convert np\.ndarray of type numpy\.complex"),
+        (lambda m: m.tensor(np.array(["a"])), TypeError, "can't convert np.ndarray of type"),
+        (lambda m: m.zeros(2, device="cuda"), RuntimeError, "a CUDA device was asked for, but"),
+    ],
+)  # fmt: skip
+def test_errors(expression: Expression, error: type[Exception], text: str) -> None:
+    with pytest.raises(error, match=text):
+        expression(mpigrad)
+
+
+def test_tensor_copies_and_as_tensor_shares() -> None:
+    array = np.zeros(3)
+    assert not np.shares_memory(mpigrad.tensor(array).array, array)
+    assert mpigrad.as_tensor(array).array is array
+    assert not np.shares_memory(mpigrad.as_tensor(array, dtype=mpigrad.float32).array, array)
+
+
+def test_default_dtype() -> None:
+    mpigrad.set_default_dtype(mpigrad.float64)
+    try:
+        made = [
+            mpigrad.tensor(1.5),
+            mpigrad.zeros(1),
+            mpigrad.rand(1),
+            mpigrad.tensor([1]) / 2,
+            mpigrad.tensor([True]) + 1.5,
+        ]
+        assert {t.dtype for t in made} == {mpigrad.float64}
+        assert repr(made[0]) == "tensor(1.5000)"
+    finally:
+        mpigrad.set_default_dtype(mpigrad.float32)
+    assert mpigrad.get_default_dtype() is mpigrad.float32

@@ -15,6 +15,6 @@ def digest(state_dict: Mapping[str, Tensor]) -> str:
     """32 hex digits (BLAKE2b, 128 bits) over all tensors in order."""
     state = hashlib.blake2b(digest_size=16)
     for name, tensor in state_dict.items():
-        state.update(f"{name} {tensor.dtype.name} {list(tensor.shape)};".encode())
+        state.update(f"{name!r} {tensor.dtype.name} {list(tensor.shape)};".encode())
         state.update(np.ascontiguousarray(to_host(tensor.array)).data)
     return state.hexdigest()

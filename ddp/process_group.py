@@ -5,6 +5,7 @@ Alone, under mpirun or in a simulated world the same calls work: a single proces
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import traceback
@@ -48,31 +49,49 @@ def init_process_group(backend: str | None = None, *, timeout: float | timedelta
     seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
     limit = DEFAULT_TIMEOUT if seconds is None else float(seconds)
     if simulated.current.communicator is not None:
-        _group.communicator = simulated.current.communicator
-        return
-    _process_communicator = SingleCommunicator(timeout=limit) if backend == "single" else _mpi_world(backend, limit)
+        _group.communicator = simulated.current.communicator.duplicate("world")
+        if seconds is not None:
+            _group.communicator.timeout = limit
+    else:
+        _process_communicator = SingleCommunicator(timeout=limit) if backend == "single" else _mpi_world(backend, limit)
 
 
 def _mpi_world(backend: str | None, limit: float) -> Communicator:
+    promised = promised_size()
     try:
         from .comm import mpi
     except (ImportError, RuntimeError) as error:
-        if backend == "mpi":
+        if backend == "mpi" or (promised or 1) > 1:
+            wish = "backend 'mpi' was asked for" if backend == "mpi" else f"the launcher started {promised} ranks"
             raise RuntimeError(
-                f"backend 'mpi' was asked for, but no MPI library can be loaded ({error}): "
+                f"{wish}, but no MPI library can be loaded ({' '.join(str(error).split())}): "
                 "pip install 'mpigrad[mpich]', or load your cluster's MPI module"
             ) from error
         return SingleCommunicator(timeout=limit)
-    world = mpi.world(limit)
+    world = mpi.world(limit, promised)
     if world.size == 1:
         return SingleCommunicator(timeout=limit)
     _abort_on_uncaught_exceptions(world)
     return world
 
 
+def promised_size() -> int | None:
+    """How many ranks the launcher says it started; None outside a launcher.
+
+    Read from the environment here and not in launch/, because a script under plain mpirun never passes through it, and
+    ranks that silently train alone are worse than an exception to a rule.
+    """
+    for variable in ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE"):
+        if os.environ.get(variable, "").isdecimal():
+            return int(os.environ[variable])
+    return None
+
+
 def _abort_on_uncaught_exceptions(world: Communicator) -> None:
     """An exception that ends one rank ends the job: the others would wait for it for ever."""
     previous = sys.excepthook
+    if getattr(previous, "ends_the_job", False):  # since an earlier init_process_group
+        return
 
     def hook(kind: type[BaseException], value: BaseException, trace: TracebackType | None) -> Any:
         previous(kind, value, trace)
@@ -81,6 +100,7 @@ def _abort_on_uncaught_exceptions(world: Communicator) -> None:
         sys.stdout.flush()
         world.abort(1)
 
+    hook.ends_the_job = True  # type: ignore[attr-defined]
     sys.excepthook = hook
 
 
@@ -88,22 +108,29 @@ def destroy_process_group() -> None:
     """Leave the world; init_process_group may be called again."""
     global _process_communicator
     communicator = world()
-    communicator.barrier("destroy_process_group")
-    communicator.close()
-    if _group.communicator is not None:
+    if simulated.current.communicator is not None:
         _group.communicator = None
     else:
         _process_communicator = None
+    try:
+        if communicator.broken is None:
+            communicator.barrier("destroy_process_group")
+    finally:
+        communicator.close()
+
+
+def _joined() -> Communicator | None:
+    return _process_communicator if simulated.current.communicator is None else _group.communicator
 
 
 def is_initialized() -> bool:
     """Whether this process (or simulated rank) has joined a world."""
-    return (_group.communicator or _process_communicator) is not None
+    return _joined() is not None
 
 
 def world() -> Communicator:
     """The communicator of all ranks. RuntimeError before init_process_group."""
-    communicator = _group.communicator or _process_communicator
+    communicator = _joined()
     if communicator is None:
         raise RuntimeError(
             "Default process group has not been initialized, please make sure to call init_process_group."

@@ -16,8 +16,8 @@ class ShardedSampler:
     empty. With shuffle, every pass over the sampler has an order of its own, a function of (seed, epoch); the order is
     that of PyTorch's DistributedSampler before it is dealt out.
 
-    rank and world_size: the process group's when left out. ValueError for an empty dataset and for a global batch
-    smaller than the world.
+    rank and world_size: the process group's when left out. ValueError for an empty dataset, for a global batch smaller
+    than the world and for a rank outside it.
     """
 
     def __init__(
@@ -33,6 +33,11 @@ class ShardedSampler:
     ) -> None:
         self.rank = get_rank() if rank is None else rank
         self.world_size = get_world_size() if world_size is None else world_size
+        if not 0 <= self.rank < self.world_size:
+            raise ValueError(
+                f"ShardedSampler: expected a rank from 0 to {self.world_size - 1} in a world of {self.world_size}, "
+                f"found {self.rank}"
+            )
         if len(dataset) == 0:
             raise ValueError("ShardedSampler: expected a dataset with at least one sample, found an empty one")
         if global_batch < self.world_size:

@@ -6,9 +6,10 @@ imports mpi4py; it is imported when a process group is made, so that the library
 
 from __future__ import annotations
 
-import os
+import weakref
 from typing import Any
 
+import numpy as np
 from mpi4py import MPI
 
 from ...core.backend import Array, array_module, to_host
@@ -32,6 +33,7 @@ class MPICommunicator(Communicator):
         node = comm.Split_type(MPI.COMM_TYPE_SHARED)
         super().__init__(comm.rank, comm.size, node.rank, name=name, timeout=timeout)
         node.Free()
+        self._duplicates: list[tuple[weakref.ref[MPICommunicator], MPI.Intracomm]] = []
 
     def _all_reduce(self, array: Array, op: str) -> None:
         host = _contiguous(array)
@@ -57,10 +59,31 @@ class MPICommunicator(Communicator):
 
     def duplicate(self, name: str) -> MPICommunicator:
         made: list[MPICommunicator] = []
-        self.start(
-            lambda: made.append(MPICommunicator(self._comm, name=name, timeout=self.timeout)), f"duplicate '{name}'"
-        ).wait()
+
+        def make() -> None:
+            self._free_dropped()
+            made.append(type(self)(self._comm, name=name, timeout=self.timeout))
+            self._duplicates.append((weakref.ref(made[0]), made[0]._comm))
+
+        self.start(make, f"duplicate '{name}'").wait()
         return made[0]
+
+    def _free_dropped(self) -> None:
+        """Give the duplicates that nobody on any rank has any more back to MPI: some libraries have only 2,000.
+
+        Freeing is collective, and each rank's garbage collector works at a time of its own.
+        """
+        dropped = np.array([alive() is None or comm == MPI.COMM_NULL for alive, comm in self._duplicates], np.int32)
+        self._comm.Allreduce(MPI.IN_PLACE, dropped, MPI.MIN)
+        for (_, comm), gone in zip(self._duplicates, dropped, strict=True):
+            if gone and comm != MPI.COMM_NULL:
+                comm.Free()
+        self._duplicates = [pair for pair, gone in zip(self._duplicates, dropped, strict=True) if not gone]
+
+    def close(self) -> None:
+        if not self._closed:
+            self.start(self._comm.Free, "close")
+        super().close()
 
     def abort(self, code: int) -> None:
         MPI.COMM_WORLD.Abort(code)
@@ -74,28 +97,26 @@ def _contiguous(array: Array) -> Any:
 
 def library_version() -> str:
     """The loaded MPI library in a few words."""
-    return MPI.Get_library_version().split("\n")[0].strip()
+    return " ".join(MPI.Get_library_version().replace("\0", "").split("\n")[0].split(",")[0].split())
 
 
-def world(timeout: float) -> MPICommunicator:
-    """All ranks of this job."""
-    promised = promised_size()
+def connect(comm: MPI.Intracomm, *, name: str, timeout: float) -> MPICommunicator:
+    """The fastest communicator for these ranks: through shared memory when all are on this machine. Collective."""
+    from . import shm  # (its class is a special case of this file's)
+
+    machine = comm.Split_type(MPI.COMM_TYPE_SHARED)
+    together = shm.POSSIBLE and 1 < comm.size == machine.size
+    machine.Free()
+    kind = shm.SharedMemoryCommunicator if together else MPICommunicator
+    return kind(comm, name=name, timeout=timeout)
+
+
+def world(timeout: float, promised: int | None = None) -> MPICommunicator:
+    """All ranks of this job. RuntimeError when they are not as many as promised."""
     if promised is not None and promised != MPI.COMM_WORLD.size:
         raise RuntimeError(
             f"the launcher started {promised} ranks, but the MPI library that was loaded ({library_version()}) finds "
             f"{MPI.COMM_WORLD.size}: they are not of the same MPI. Start with `mpigrad run -n {promised}`, or set "
             "MPI4PY_LIBMPI to the launcher's libmpi"
         )
-    return MPICommunicator(MPI.COMM_WORLD, timeout=timeout)
-
-
-def promised_size() -> int | None:
-    """How many ranks the launcher says it started; None outside a launcher.
-
-    Read from the environment here and not in launch/, because a script under plain mpirun never passes through it, and
-    ranks that silently train alone are worse than an exception to a rule.
-    """
-    for variable in ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE"):
-        if os.environ.get(variable, "").isdecimal():
-            return int(os.environ[variable])
-    return None
+    return connect(MPI.COMM_WORLD, name="world", timeout=timeout)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ...core.backend import Array, quiet_floating_point
-from .protocol import DEFAULT_TIMEOUT, CollectiveTimeout, Communicator
+from .protocol import DEFAULT_TIMEOUT, Communicator
 
 OPS: dict[str, Any] = {"sum": np.add, "max": np.maximum, "min": np.minimum}
 
@@ -28,39 +28,32 @@ class RankFailed(RuntimeError):
 class _Shared:
     """What the ranks of one communicator have in common: a place for each rank's contribution, and a barrier."""
 
-    def __init__(self, size: int, timeout: float) -> None:
-        self.size, self.timeout = size, timeout
+    def __init__(self, size: int) -> None:
+        self.size = size
         self.places: list[Any] = [None] * size
         self.result: Any = None
         self.barrier = threading.Barrier(size)
-        self.children: dict[str, _Shared] = {}
-        self.failed = threading.Event()
+        self.children: list[_Shared] = []
 
     def break_all(self) -> None:
         """Let every waiting rank go, here and in the duplicates."""
-        self.failed.set()
         self.barrier.abort()
-        for child in list(self.children.values()):
+        for child in list(self.children):
             child.break_all()
 
 
 class SimulatedCommunicator(Communicator):
     """One rank of a simulated world. Sums run in rank order, so results are the same in every run."""
 
-    def __init__(self, shared: _Shared, rank: int, *, name: str = "world") -> None:
-        super().__init__(rank, shared.size, rank, name=name, timeout=shared.timeout)
+    def __init__(self, shared: _Shared, rank: int, *, name: str = "world", timeout: float = DEFAULT_TIMEOUT) -> None:
+        super().__init__(rank, shared.size, rank, name=name, timeout=timeout)
         self._shared = shared
 
     def _meet(self) -> None:
         try:
-            self._shared.barrier.wait(self.timeout)
+            self._shared.barrier.wait()
         except threading.BrokenBarrierError:
-            if self._shared.failed.is_set():
-                raise RankFailed(f"rank {self.rank} stopped: another simulated rank failed") from None
-            raise CollectiveTimeout(
-                f"rank {self.rank} of {self.size} waited {self.timeout} s on communicator '{self.name}': expected "
-                "every rank to take part in this collective, but at least one has not"
-            ) from None
+            raise RankFailed(f"rank {self.rank} stopped: another simulated rank failed") from None
 
     def _exchange(self, value: Any, combine: Callable[[list[Any]], Any]) -> Any:
         """Each rank puts its value down, rank 0 combines them, all take the result."""
@@ -68,14 +61,24 @@ class SimulatedCommunicator(Communicator):
         shared.places[self.rank] = value
         self._meet()
         if self.rank == 0:
-            shared.result = combine(shared.places)
+            try:
+                shared.result = combine(shared.places)
+            except BaseException:
+                shared.barrier.abort()
+                raise
         self._meet()
         result = shared.result
         self._meet()  # nobody puts a new value down before all have read
+        shared.places[self.rank] = None
+        if self.rank == 0:
+            shared.result = None
         return result
 
     def _all_reduce(self, array: Array, op: str) -> None:
         def combine(places: list[Any]) -> Any:
+            kinds = [f"{a.dtype} {list(a.shape)}" for a in places]
+            if len(set(kinds)) > 1:
+                raise ValueError(f"expected arrays of one dtype and shape, found {', '.join(kinds)} on the ranks")
             total = places[0].copy()
             for other in places[1:]:
                 OPS[op](total, other, out=total)
@@ -87,18 +90,19 @@ class SimulatedCommunicator(Communicator):
         array[...] = self._exchange(array, lambda places: places[root].copy())
 
     def _all_gather_object(self, value: Any) -> list[Any]:
-        return list(self._exchange(copy.deepcopy(value), list))
+        return copy.deepcopy(self._exchange(copy.deepcopy(value), list))  # a copy of its own for every rank
 
     def _barrier(self) -> None:
         self._meet()
 
     def duplicate(self, name: str) -> SimulatedCommunicator:
-        shared = self._shared
-        key = f"{name} {self._count}"  # the same number on every rank: collectives are started in the same order
-        make = lambda _: shared.children.setdefault(key, _Shared(shared.size, shared.timeout))
+        def make(_: list[Any]) -> _Shared:
+            self._shared.children.append(_Shared(self.size))
+            return self._shared.children[-1]
+
         made: list[_Shared] = []
         self.start(lambda: made.append(self._exchange(None, make)), f"duplicate '{name}'").wait()
-        return SimulatedCommunicator(made[0], self.rank, name=name)
+        return SimulatedCommunicator(made[0], self.rank, name=name, timeout=self.timeout)
 
     def abort(self, code: int) -> None:
         self._shared.break_all()
@@ -116,13 +120,13 @@ def run(size: int, function: Callable[..., Any], *args: Any, timeout: float = DE
 
     When a rank raises, the others are released, and the first exception is raised here.
     """
-    shared = _Shared(size, timeout)
+    shared = _Shared(size)
     results: list[Any] = [None] * size
     errors: list[BaseException] = []
 
     def rank_main(rank: int) -> None:
         quiet_floating_point()
-        communicator = current.communicator = SimulatedCommunicator(shared, rank)
+        communicator = current.communicator = SimulatedCommunicator(shared, rank, timeout=timeout)
         try:
             results[rank] = function(*args)
         except BaseException as error:  # noqa: BLE001  (raised again below)

@@ -18,8 +18,7 @@ class SingleCommunicator(Communicator):
         super().__init__(0, 1, 0, name=name, timeout=timeout)
 
     def start(self, task: Callable[[], Any], name: str) -> Work:
-        self._count += 1
-        work = Work(self, self._count, name, task)
+        work = self._number(task, name)
         work.run()
         return work
 

@@ -1,0 +1,252 @@
+"""Ranks of one machine add up arrays that lie in memory which all of them see: no thread, no message, no copy in.
+
+`allocate` gives every rank an array of its own in one shared piece of memory. To reduce a part of it, a rank says that
+its part is ready; when all have, each rank adds up one slice of all ranks' parts, in rank order; when all have done
+that, each takes the slices of the others. What can be done without waiting is done when the next reduction starts, the
+rest at `wait`: a processor that computes is never disturbed by one that polls. All other arrays go through MPI.
+"""
+
+from __future__ import annotations
+
+import itertools
+import mmap
+import os
+import platform
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from mpi4py import MPI
+
+from ...core.backend import Array
+from .mpi import MPICommunicator
+from .protocol import CollectiveTimeout, Work
+
+DESCRIPTOR = "/proc/{process}/fd/{descriptor}"  # how other processes reach a file that has no name
+# Counters and data are plain stores, which become visible in order on x86 but not on every processor.
+POSSIBLE = platform.machine() == "x86_64" and hasattr(os, "memfd_create")
+# How far a rank has come with a reduction. For each step it counts the reductions that have come so far.
+STARTED, READY, REDUCED, TAKEN = range(-1, 3)
+LINE = 8  # 64-bit numbers in a cache line: every counter has a line of its own
+IN_FLIGHT = 256  # reductions that may be under way at once; the weights of so many are remembered
+EAGER = 20  # looks at the counters before a waiting rank offers its processor to others ...
+PATIENCE = 2000  # ... and before it sleeps between looks
+
+
+def shared_memory(comm: MPI.Intracomm, size: int) -> mmap.mmap | None:
+    """Memory that all ranks of comm see; None if the machine has none to share.
+
+    It never has a name in a file system, so that nothing can be left of it, however the ranks end.
+    """
+    descriptor, path, problem, shared = -1, "", None, None
+    if comm.rank == 0:
+        try:
+            descriptor = os.memfd_create("mpigrad")
+            os.posix_fallocate(descriptor, 0, size)  # an error now, not a crash when the memory is first written
+            path = DESCRIPTOR.format(process=os.getpid(), descriptor=descriptor)
+        except OSError as error:
+            problem = error
+    path, problem = comm.bcast((path, problem))
+    if problem is None:
+        try:
+            with open(path, "r+b") as file:
+                shared = mmap.mmap(file.fileno(), size)
+        except OSError as error:
+            problem = error
+        problem = next((p for p in comm.allgather(problem) if p is not None), None)
+    if descriptor >= 0:
+        os.close(descriptor)
+    return shared if problem is None else None
+
+
+class _Sum(Work):
+    """A reduction in shared memory. `advance` goes as far as the other ranks allow."""
+
+    __slots__ = ("after", "parts", "step", "total")
+
+    def __init__(
+        self,
+        communicator: Any,
+        number: int,
+        name: str,
+        parts: list[Array],
+        total: Callable[[], float],
+        after: Work | None,
+    ) -> None:
+        super().__init__(communicator, number, name, lambda: None)
+        self.parts, self.total, self.after, self.step = parts, total, after, STARTED
+
+    def advance(self) -> bool:
+        """Do all that can be done now; whether this rank's array has its result."""
+        comm: SharedMemoryCommunicator = self.communicator  # type: ignore[assignment]
+        if self.step == STARTED and (self.after is None or self.after.is_completed()):
+            comm.tell(READY, self.number)
+            self.step = READY
+        if self.step == READY and not comm.missing(READY, self.number):
+            self._add_up(comm)
+            comm.tell(REDUCED, self.number)
+            self.step = REDUCED
+        if self.step == REDUCED and not comm.missing(REDUCED, self.number):
+            mine = self.parts[comm.rank]
+            for rank, cut in enumerate(comm.cuts(mine.size)):
+                if rank != comm.rank:
+                    mine[cut] = self.parts[rank][cut]
+            comm.tell(TAKEN, self.number)
+            self.step = TAKEN
+        return self.step == TAKEN
+
+    def _add_up(self, comm: SharedMemoryCommunicator) -> None:
+        cut = comm.cuts(self.parts[0].size)[comm.rank]
+        mine = self.parts[comm.rank][cut]
+        weights, total = comm.weights(self.number), self.total()
+        factors = [w / total if total else 0.0 for w in weights]
+        number = mine.dtype.type
+        if len(set(factors)) == 1:  # the usual case: add first, multiply once
+            result = np.add(self.parts[0][cut], self.parts[1][cut], out=mine if comm.rank < 2 else None)
+            for other in self.parts[2:]:
+                result += other[cut]
+            if factors[0] != 1 or result is not mine:
+                np.multiply(result, number(factors[0]), out=mine)
+            return
+        result = self.parts[0][cut] * number(factors[0])
+        for other, factor in zip(self.parts[1:], factors[1:], strict=True):
+            result += other[cut] * number(factor)
+        mine[...] = result
+
+    def is_completed(self) -> bool:
+        """Whether `wait` would return at once."""
+        comm: SharedMemoryCommunicator = self.communicator  # type: ignore[assignment]
+        comm.advance()
+        return self.step == TAKEN and not comm.missing(TAKEN, self.number)
+
+    def wait(self, timeout: float | None = None) -> None:
+        """As Work.wait; meanwhile this and all earlier reductions move on."""
+        comm: SharedMemoryCommunicator = self.communicator  # type: ignore[assignment]
+        deadline = time.monotonic() + (comm.timeout if timeout is None else timeout)
+        looks = 0
+        while not self.is_completed():  # others may still read from my array until all have what they need
+            if comm.broken is not None:
+                raise comm.broken
+            looks += 1
+            if looks > EAGER:
+                for other in list(_communicators):  # ranks may wait for those of two communicators in different orders
+                    other.advance()
+                os.sched_yield()
+                if looks > PATIENCE:
+                    time.sleep(1e-4)
+                if time.monotonic() > deadline:
+                    raise CollectiveTimeout(self.lateness(comm.missing(self.step, self.number)))
+
+
+_communicators: weakref.WeakSet[SharedMemoryCommunicator] = weakref.WeakSet()  # of this process
+_advancing = threading.RLock()
+
+
+class SharedMemoryCommunicator(MPICommunicator):
+    """All ranks on one machine."""
+
+    def __init__(self, comm: MPI.Intracomm, *, name: str, timeout: float) -> None:
+        super().__init__(comm, name=name, timeout=timeout)
+        self._pending: list[_Sum] = []
+        self._arrays: list[tuple[int, int, list[Array]]] = []  # address and bytes of mine, everybody's
+        self._cuts: dict[int, list[slice]] = {}
+        self._counters: memoryview[int] | None = None  # both are made with the first array
+        self._weights: memoryview[float] | None = None
+        self._sums = 0
+        self._latest: Work | None = None  # what MPI does, or has done last
+        _communicators.add(self)
+
+    def start(self, task: Callable[[], Any], name: str) -> Work:
+        for earlier in self._pending[:]:
+            earlier.wait()
+        self._latest = super().start(task, name)
+        return self._latest
+
+    def _map(self, size: int) -> mmap.mmap | None:
+        found: list[mmap.mmap | None] = []
+        self.start(lambda: found.append(shared_memory(self._comm, size)), "allocation of shared memory").wait()
+        return found[0]
+
+    def allocate(self, size: int, dtype: np.dtype[Any]) -> Array:
+        """A one-dimensional array of zeros that `weighted_sum_start` reduces without copies. Collective."""
+        head = 0 if self._counters else self.size * (3 * LINE + IN_FLIGHT) * 8
+        stride = -(-size * dtype.itemsize // 64) * 64
+        shared = self._map(head + self.size * stride) if size else None
+        if shared is None:
+            return super().allocate(size, dtype)
+        if head:
+            numbers = memoryview(shared)[:head].cast("q")
+            self._counters, self._weights = numbers, numbers[3 * self.size * LINE :].cast("B").cast("d")
+        arrays = [np.frombuffer(shared, dtype, size, head + rank * stride) for rank in range(self.size)]
+        self._arrays.append((_address(arrays[self.rank]), size * dtype.itemsize, arrays))
+        return arrays[self.rank]
+
+    def weighted_sum_start(self, array: Array, weight: float, total: Callable[[], float], name: str) -> Work:
+        parts = self._everybodys(array)
+        if parts is None or self._closed or self.broken is not None:
+            return super().weighted_sum_start(array, weight, total, name)
+        assert self._weights is not None
+        if len(self._pending) == IN_FLIGHT - 1:
+            self._pending[0].wait()
+        self._sums += 1
+        self._weights[self.rank * IN_FLIGHT + self._sums % IN_FLIGHT] = weight
+        after = None if self._latest is None or self._latest.is_completed() else self._latest
+        work = _Sum(self, self._sums, name, parts, total, after)
+        if after is None:
+            self.tell(READY, work.number)
+            work.step = READY
+        self._pending.append(work)
+        self.advance()
+        return work
+
+    def _everybodys(self, array: Array) -> list[Array] | None:
+        """This part of an allocated array on all ranks; None for any other array."""
+        if not isinstance(array, np.ndarray) or not array.flags.c_contiguous:
+            return None
+        address = _address(array)
+        for start, size, arrays in self._arrays:
+            if start <= address and address + array.nbytes <= start + size and array.dtype == arrays[0].dtype:
+                first = (address - start) // array.itemsize
+                return [a[first : first + array.size] for a in arrays]
+        return None
+
+    def advance(self) -> None:
+        """Move the pending reductions on, in order: a later one may need the result of an earlier one for its total."""
+        with _advancing:
+            try:
+                while self._pending and self._pending[0].advance():
+                    self._pending.pop(0)
+            except Exception as error:  # noqa: BLE001  (raised by whoever waits for these reductions)
+                self.broken = error
+                self._pending.clear()
+
+    def cuts(self, size: int) -> list[slice]:
+        """Which slice of an array of this size each rank adds up."""
+        if size not in self._cuts:
+            edges = [size * rank // self.size for rank in range(self.size + 1)]
+            self._cuts[size] = [slice(a, b) for a, b in itertools.pairwise(edges)]
+        return self._cuts[size]
+
+    def weights(self, number: int) -> list[float]:
+        """Every rank's weight in a reduction."""
+        assert self._weights is not None
+        return [self._weights[rank * IN_FLIGHT + number % IN_FLIGHT] for rank in range(self.size)]
+
+    def tell(self, step: int, number: int) -> None:
+        """Let the others know how far this rank has come."""
+        assert self._counters is not None
+        self._counters[(step * self.size + self.rank) * LINE] = number
+
+    def missing(self, step: int, number: int) -> list[int]:
+        """The ranks that have not come so far."""
+        assert self._counters is not None
+        counters, first = self._counters, step * self.size
+        return [rank for rank in range(self.size) if counters[(first + rank) * LINE] < number]
+
+
+def _address(array: np.ndarray) -> int:
+    address: int = array.__array_interface__["data"][0]
+    return address

@@ -1,0 +1,343 @@
+"""What every communicator promises: alone, simulated, through MPI and through shared memory."""
+
+import gc
+import re
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mpigrad import ddp
+from mpigrad.ddp.comm import Communicator, Work
+from mpigrad.ddp.process_group import promised_size
+
+UNDER_MPIRUN = (promised_size() or 1) > 1
+OPS: dict[str, Any] = {"sum": np.add, "max": np.maximum, "min": np.minimum}
+SHAPES = [(), (0,), (1,), (7,), (3, 0, 2), (5, 3), (1001,), (40_003,)]
+DTYPES = ["float32", "float64", "int64"]
+OnRanks = Callable[[Callable[[Communicator], Any]], list[Any]]
+WAYS = ["any array", "allocated"]  # to sum: memory of one's own, or memory that the communicator likes best
+
+
+def memory(comm: Communicator, way: str, values: Any) -> np.ndarray:
+    """A one-dimensional array with these values."""
+    array = np.array(values)
+    if way == "allocated":
+        allocated: np.ndarray = comm.allocate(array.size, array.dtype)
+        assert allocated.dtype == array.dtype and not allocated.any()
+        allocated[:] = array
+        return allocated
+    return array
+
+
+def begin(comm: Communicator, way: str, array: np.ndarray, name: str = "sum") -> Work:
+    """Start to sum."""
+    if way == "allocated":
+        return comm.weighted_sum_start(array, 1, lambda: 1, name)
+    return comm.all_reduce_start(array, name=name)
+
+
+@pytest.fixture(params=["default", "mpi"] if UNDER_MPIRUN else ["default"])
+def on_ranks(request: pytest.FixtureRequest, world: Any) -> OnRanks:
+    """Calls a function with a communicator on every rank: the process group's, and under mpirun plain MPI's too."""
+
+    def call(function: Callable[[Communicator], Any]) -> list[Any]:
+        def rank_main() -> Any:
+            if request.param == "default":
+                return function(ddp.world().duplicate("test"))
+            from mpi4py import MPI
+
+            from mpigrad.ddp.comm.mpi import MPICommunicator
+
+            return function(MPICommunicator(MPI.COMM_WORLD, name="test", timeout=ddp.world().timeout))
+
+        results: list[Any] = world(rank_main)
+        return results
+
+    return call
+
+
+def contribution(rank: int, shape: tuple[int, ...], dtype: str) -> np.ndarray:
+    """Whole numbers, so that sums are exact in any order."""
+    return np.asarray(np.random.default_rng(rank).integers(-50, 50, shape)).astype(dtype)
+
+
+def reduced(op: str, size: int, shape: tuple[int, ...], dtype: str) -> np.ndarray:
+    total = contribution(0, shape, dtype)
+    for rank in range(1, size):
+        total = np.asarray(OPS[op](total, contribution(rank, shape, dtype)))
+    return total
+
+
+@pytest.mark.parametrize("op", OPS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_all_reduce(on_ranks: OnRanks, op: str, dtype: str) -> None:
+    def main(comm: Communicator) -> None:
+        for shape in SHAPES:
+            array = contribution(comm.rank, shape, dtype)
+            comm.all_reduce(array, op, f"{op} of {shape}")
+            np.testing.assert_array_equal(array, reduced(op, comm.size, shape, dtype), strict=True)
+
+    on_ranks(main)
+
+
+VIEWS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "every second": lambda a: a[::2],
+    "columns": lambda a: a[:, 1:3],
+    "transposed": lambda a: a.T,
+    "backwards": lambda a: a[::-1],
+}
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_arrays_that_are_not_contiguous(on_ranks: OnRanks, view: str) -> None:
+    take, shape = VIEWS[view], (6, 4)
+
+    def main(comm: Communicator) -> None:
+        array = contribution(comm.rank, shape, "float32")
+        expected = array.copy()
+        take(expected)[...] = take(reduced("sum", comm.size, shape, "float32"))
+        comm.all_reduce(take(array))
+        np.testing.assert_array_equal(array, expected)  # the elements beside the view are untouched
+        comm.broadcast(take(array), comm.size - 1)
+        np.testing.assert_array_equal(take(array), take(expected))
+
+    on_ranks(main)
+
+
+@pytest.mark.parametrize("dtype", [*DTYPES, "float16", "int8", "bool"])
+def test_broadcast_from_every_root(on_ranks: OnRanks, dtype: str) -> None:
+    def main(comm: Communicator) -> None:
+        for root in range(comm.size):
+            for shape in SHAPES:
+                array = contribution(comm.rank, shape, dtype)
+                comm.broadcast(array, root)
+                np.testing.assert_array_equal(array, contribution(root, shape, dtype), strict=True)
+
+    on_ranks(main)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("total_first", ["weighted_sum", "all_reduce"])
+def test_weighted_sum(on_ranks: OnRanks, way: str, total_first: str) -> None:
+    """The total may be the result of the reduction before; parts of an allocated array are reduced one by one."""
+
+    def main(comm: Communicator) -> None:
+        for dtype in ("float32", "float64", "float16"):
+            weight = 2.0 * comm.rank
+            total, array = memory(comm, way, [weight + 1]), memory(comm, way, contribution(comm.rank, (1001,), dtype))
+            first = comm.all_reduce_start if total_first == "all_reduce" else lambda t: begin(comm, way, t)
+            works = [first(total)]
+            for part in (array[:5], array[5:5], array[5:]):
+                works.append(comm.weighted_sum_start(part, weight, lambda t=total: float(t[0]), "mean"))
+            for work in works:
+                work.wait()
+            whole = sum(2.0 * r + 1 for r in range(comm.size))
+            expected = sum(2.0 * r * contribution(r, (1001,), "float64") for r in range(comm.size)) / whole
+            np.testing.assert_allclose(array, expected, rtol=np.finfo(dtype).eps * 8, atol=np.finfo(dtype).eps * 100)
+
+    on_ranks(main)
+
+
+def test_objects_are_gathered_in_rank_order(on_ranks: OnRanks) -> None:
+    def main(comm: Communicator) -> Any:
+        mine = {"rank": comm.rank, "values": np.arange(comm.rank)} if comm.rank % 2 else f"rank {comm.rank}"
+        found = comm.all_gather_object([mine])
+        for rank, (value,) in enumerate(found):
+            assert (value["rank"] if rank % 2 else value) == (rank if rank % 2 else f"rank {rank}")
+        comm.barrier()
+        found[0].append(comm.rank)  # what each rank got is its own
+        comm.barrier()
+        return found[0][1:]
+
+    assert on_ranks(main) == [[rank] for rank in range(len(on_ranks(lambda comm: None)))]
+
+
+def test_barrier(on_ranks: OnRanks) -> None:
+    def main(comm: Communicator) -> tuple[float, float]:
+        time.sleep(0.01 * comm.rank)
+        arrived = time.monotonic()
+        comm.barrier()
+        return arrived, time.monotonic()
+
+    times = on_ranks(main)
+    assert max(arrived for arrived, _ in times) <= min(left for _, left in times)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_work(on_ranks: OnRanks, way: str) -> None:
+    """A work is done when all ranks have started it, not before; waiting again does nothing."""
+
+    def main(comm: Communicator) -> None:
+        control, last = comm.duplicate("control"), comm.rank == comm.size - 1
+        array = memory(comm, way, [1.0] * 1000)
+        if last:
+            control.barrier()
+        work = begin(comm, way, array)
+        if not last:
+            assert not work.is_completed()
+            control.barrier()
+        for _ in range(2):
+            work.wait()
+            assert work.is_completed()
+        assert array.tolist() == [comm.size] * 1000
+
+    on_ranks(main)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_thousand_back_to_back(on_ranks: OnRanks, way: str) -> None:
+    def main(comm: Communicator) -> None:
+        arrays = memory(comm, way, [comm.rank + i for i in range(1000) for _ in range(3)]).reshape(1000, 3)
+        works = [begin(comm, way, array) for array in arrays]
+        for work in works:
+            work.wait()
+        ranks = sum(range(comm.size))
+        assert arrays.tolist() == [[ranks + comm.size * i] * 3 for i in range(1000)]
+
+    on_ranks(main)
+
+
+def test_collectives_run_in_the_order_they_were_started(on_ranks: OnRanks) -> None:
+    def main(comm: Communicator) -> None:
+        array = np.array([comm.rank + 1.0])
+        works = [comm.all_reduce_start(array, op) for op in ("max", "sum", "sum", "min", "sum")]
+        works.append(comm.start(lambda: array.__iadd__(1), "plus one"))
+        comm.broadcast(array)
+        assert all(work.is_completed() for work in works)
+        assert array.tolist() == [comm.size**4 + 1]
+
+    on_ranks(main)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_communicators_do_not_wait_for_each_other(on_ranks: OnRanks, way: str) -> None:
+    """Ranks may start and wait for the collectives of two communicators in different orders."""
+
+    def main(comm: Communicator) -> None:
+        pair = [comm.duplicate("a"), comm.duplicate("b")]
+        arrays = [memory(c, way, [0.0] * 100) for c in pair]
+        for turn in range(20):
+            for i in (0, 1):
+                arrays[i][:] = i + 1
+            order = (0, 1) if (comm.rank + turn) % 2 else (1, 0)
+            works = {i: begin(pair[i], way, arrays[i]) for i in order}
+            for i in order if turn % 3 else order[::-1]:
+                works[i].wait()
+            assert [a[0] for a in arrays] == [comm.size, 2 * comm.size]
+
+    on_ranks(main)
+
+
+def test_an_error_poisons_what_follows(on_ranks: OnRanks) -> None:
+    """A collective that failed leaves the ranks out of step: all later ones raise its error, none hangs."""
+
+    def main(comm: Communicator) -> None:
+        def fail() -> None:
+            raise OSError("the cable is cut")
+
+        array = memory(comm, "allocated", [1.0] * 3)
+        works = [comm.start(fail, "failure"), comm.all_reduce_start(array), comm.all_reduce_start(array, "max")]
+        errors = []
+        calls = [works[2].wait, works[1].wait, works[0].wait, comm.barrier, lambda: comm.broadcast(array)]
+        for call in [*calls, lambda: begin(comm, "allocated", array).wait()]:
+            with pytest.raises(OSError, match="the cable is cut") as caught:
+                call()
+            errors.append(caught.value)
+        assert len({id(error) for error in errors}) == 1 and all(work.is_completed() for work in works)
+
+    on_ranks(main)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_deadline(on_ranks: OnRanks, way: str) -> None:
+    """A rank that does not come is reported with the collective's name, number and communicator; it may still come."""
+
+    def main(comm: Communicator) -> str:
+        late = comm.duplicate("late ones")
+        late.barrier()
+        array, message = memory(late, way, [1.0] * 5), ""
+        if comm.rank == comm.size - 1:
+            comm.barrier()
+        work = begin(late, way, array, "sum of ones")
+        if comm.rank < comm.size - 1:
+            started = time.monotonic()
+            with pytest.raises(ddp.CollectiveTimeout) as caught:
+                work.wait(0.2)
+            assert 0.2 <= time.monotonic() - started < 5
+            message = str(caught.value)
+            comm.barrier()
+        work.wait()
+        assert array.tolist() == [comm.size] * 5
+        return message
+
+    *messages, last = on_ranks(main)
+    assert last == ""
+    for rank, message in enumerate(messages):
+        assert f"rank {rank} of {len(messages) + 1} waited" in message
+        assert (
+            "sum of ones" in message and re.search(r"number \d+ on", message) and "communicator 'late ones'" in message
+        )
+
+
+def test_close(on_ranks: OnRanks) -> None:
+    """The thread ends when the communicator is closed, and when nobody has it any more."""
+
+    def main(comm: Communicator) -> None:
+        closed, dropped = comm.duplicate("closed"), comm.duplicate("dropped")
+        array, mine = np.ones(2), memory(closed, "allocated", [1.0])
+        work = closed.all_reduce_start(array)
+        dropped.barrier()
+        closed.close()
+        closed.close()
+        work.wait()
+        with pytest.raises(RuntimeError, match="communicator 'closed' is closed"):
+            closed.barrier()
+        with pytest.raises(RuntimeError, match="communicator 'closed' is closed"):
+            begin(closed, "allocated", mine)
+        del dropped
+        gc.collect()
+        comm.barrier()
+        deadline = time.monotonic() + 10
+        while {"mpigrad closed", "mpigrad dropped"} & {t.name for t in threading.enumerate()}:
+            assert time.monotonic() < deadline, "the communicator's thread still runs"
+            time.sleep(0.001)
+
+    on_ranks(main)
+
+
+def test_nothing_outlives_its_collective(on_ranks: OnRanks) -> None:
+    def main(comm: Communicator) -> None:
+        arrays = [np.ones(10), np.ones(10)]
+        alive = [weakref.ref(array) for array in arrays]
+        works = [comm.all_reduce_start(arrays[0]), comm.start(lambda a=arrays[1]: a.sum(), "sum")]
+        for work in works:
+            work.wait()
+        comm.barrier()
+        del arrays, works, work
+        deadline = time.monotonic() + 10
+        while any(reference() is not None for reference in alive):
+            assert time.monotonic() < deadline, "an array is kept alive"
+            time.sleep(0.001)
+
+    gc.disable()
+    try:
+        on_ranks(main)
+    finally:
+        gc.enable()
+
+
+def test_wrong_arguments(on_ranks: OnRanks) -> None:
+    def main(comm: Communicator) -> None:
+        with pytest.raises(ValueError, match="expected op 'sum', 'max', 'min', found 'avg'"):
+            comm.all_reduce(np.ones(1), "avg")
+        for root in (-1, comm.size):
+            with pytest.raises(ValueError, match=f"expected a root from 0 to {comm.size - 1}, found {root}"):
+                comm.broadcast(np.ones(1), root)
+        comm.barrier()
+
+    on_ranks(main)

@@ -1,0 +1,120 @@
+"""Reductions in memory that the ranks of one machine share: needs mpirun."""
+
+import os
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from mpigrad import ddp, manual_seed, nn, optim, rand, randint
+from mpigrad.ddp.process_group import promised_size
+
+RANKS = promised_size() or 1
+if RANKS == 1:
+    pytest.skip("needs mpirun", allow_module_level=True)
+
+from mpi4py import MPI  # noqa: E402
+
+from mpigrad.ddp.comm import shm  # noqa: E402
+from mpigrad.ddp.comm.mpi import MPICommunicator  # noqa: E402
+
+pytestmark = pytest.mark.mpi
+
+
+@pytest.fixture
+def comm() -> Iterator[shm.SharedMemoryCommunicator]:
+    if not shm.POSSIBLE:
+        pytest.skip("no shared memory between processes on this kind of machine")
+    communicator = shm.SharedMemoryCommunicator(MPI.COMM_WORLD, name="shared", timeout=20)
+    yield communicator
+    communicator.close()
+
+
+@pytest.mark.parametrize("size", [0, 1, 2, 3, 7, 1000])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_weighted_sums(comm: shm.SharedMemoryCommunicator, size: int, dtype: type) -> None:
+    array = comm.allocate(size, np.dtype(dtype))
+    for turn, weights in enumerate(([1] * RANKS, range(RANKS), range(1, RANKS + 1))):
+        array[:] = np.arange(size) + 10 * comm.rank + turn
+        comm.weighted_sum_start(array, weights[comm.rank], lambda w=weights: sum(w), "sum").wait()
+        parts = [w * (np.arange(size) + 10 * r + turn) for r, w in enumerate(weights)]
+        np.testing.assert_allclose(array, np.sum(parts, 0) / (sum(weights) or 1), rtol=1e-6)
+        everyone = comm.all_gather_object(array)
+        assert all(np.array_equal(array, other) for other in everyone)
+
+
+def test_parts_follow_each_other(comm: shm.SharedMemoryCommunicator) -> None:
+    """Many more reductions than may be in flight, each of a part, and each dividing by the one before."""
+    array = comm.allocate(3000, np.dtype(np.float64))
+    for turn in range(3):
+        array[:] = 1 + turn
+        works = []
+        for i in range(3000):
+            total = (lambda i=i: float(array[i - 1])) if i else (lambda: 1.0)
+            works.append(comm.weighted_sum_start(array[i : i + 1], 1, total, f"part {i}"))
+        works[-1].wait()
+        assert all(work.is_completed() for work in works)
+        first, second = RANKS * (1 + turn), 1.0
+        np.testing.assert_allclose(array, [first if i % 2 == 0 else second for i in range(3000)])
+
+
+def test_other_arrays_go_through_mpi(comm: shm.SharedMemoryCommunicator) -> None:
+    shared, own = comm.allocate(4, np.dtype(np.float32)), np.full(4, comm.rank, np.float32)
+    shared[:] = 1
+    first = comm.weighted_sum_start(shared, 1, lambda: 1, "shared")
+    second = comm.weighted_sum_start(
+        own, 1, lambda: float(shared[0]), "own"
+    )  # after the first: its total comes from it
+    second.wait()
+    first.wait()
+    np.testing.assert_allclose(own, (RANKS - 1) / 2)
+
+
+def test_a_late_rank_is_named(comm: shm.SharedMemoryCommunicator) -> None:
+    array = comm.allocate(5, np.dtype(np.float32))
+    late, control = RANKS - 1, comm.duplicate("control")
+    if comm.rank != late:
+        work = comm.weighted_sum_start(array, 1, lambda: 1, "reduction of bucket 7")
+        with pytest.raises(ddp.CollectiveTimeout, match=f"for reduction of bucket 7 .*rank\\(s\\) {late} did not"):
+            work.wait(timeout=0.2)
+    control.barrier()
+    if comm.rank == late:
+        work = comm.weighted_sum_start(array, 1, lambda: 1, "reduction of bucket 7")
+    work.wait()
+
+
+def test_nothing_is_left_in_the_file_system(comm: shm.SharedMemoryCommunicator) -> None:
+    comm.allocate(5, np.dtype(np.float32))
+    comm.barrier()
+    assert not [name for name in os.listdir("/dev/shm") if "mpigrad" in name]
+
+
+def test_no_room_for_shared_memory(comm: shm.SharedMemoryCommunicator, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shm, "DESCRIPTOR", "/nonexistent/{process}/{descriptor}")
+    array = comm.allocate(3, np.dtype(np.float32))
+    array[:] = comm.rank
+    comm.weighted_sum_start(array, 1, lambda: RANKS, "sum").wait()
+    np.testing.assert_allclose(array, (RANKS - 1) / 2)
+
+
+def test_same_training_over_shared_memory_and_over_messages(comm: shm.SharedMemoryCommunicator) -> None:
+    messages = MPICommunicator(MPI.COMM_WORLD, name="messages", timeout=20)
+
+    def train(communicator: MPICommunicator) -> list[float]:
+        manual_seed(7)
+        model = ddp.DistributedDataParallel(nn.Linear(5, 3), communicator=communicator)
+        optimizer = optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        inputs, labels = rand(6 * RANKS, 5), randint(0, 3, (6 * RANKS,))
+        mine = slice(6 * comm.rank, 6 * comm.rank + 6)
+        losses = []
+        for _ in range(5):
+            loss = nn.functional.cross_entropy(model(inputs[mine]), labels[mine])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        assert len(set(communicator.all_gather_object(ddp.digest(model.state_dict())))) == 1
+        return losses
+
+    np.testing.assert_allclose(train(comm), train(messages), rtol=1e-6)
+    messages.close()

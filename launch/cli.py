@@ -1,0 +1,116 @@
+"""The command line: `mpigrad run -n 4 script.py args...`."""
+
+import argparse
+import os
+import platform
+import shlex
+import sys
+import tempfile
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+from .cores import usable_cores
+from .mpirun import MPINotFound, build_command, find_mpi
+from .rank import REPORT_DIR
+from .supervise import supervise
+from .verdict import verdict
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Carry out the command line and return the exit code."""
+    options = _parser().parse_args(argv)
+    code: int = options.command(options)
+    return code
+
+
+def run(options: argparse.Namespace) -> int:
+    """Start the ranks, wait for them and, if they fail, end with the reason."""
+    script = ["-m", *options.module] if options.module else options.script
+    if not script:
+        return _refuse("name a script to run, or -m and a module")
+    if not options.module and not os.path.exists(script[0]):
+        return _refuse(f"there is no script {script[0]}")
+    if options.ranks < 1:
+        return _refuse(f"-n is the number of ranks, at least 1, not {options.ranks}")
+    try:
+        installation = find_mpi(options.mpi)
+    except MPINotFound as error:
+        if options.ranks > 1 or options.mpi:
+            return _refuse(str(error))
+        installation = None  # one process needs no launcher
+
+    libc, libc_version = platform.libc_ver()
+    command, additions = build_command(
+        installation,
+        options.ranks,
+        script,
+        python=sys.executable,
+        env=os.environ,
+        cores=len(usable_cores()),
+        is_root=os.geteuid() == 0,
+        glibc=tuple(map(int, libc_version.split("."))) if libc == "glibc" else (),
+        label=options.label,
+    )
+    if options.dry_run:
+        print(" ".join(f"{name}={shlex.quote(value)}" for name, value in additions.items()), shlex.join(command))
+        return 0
+    with tempfile.TemporaryDirectory(prefix="mpigrad-", ignore_cleanup_errors=True) as folder:
+        reports = Path(folder)
+        try:
+            end = supervise(
+                command,
+                {**_quiet_bars(), **os.environ, **additions, REPORT_DIR: folder},
+                REPORT_DIR,
+                timeout=options.timeout,
+                failed=lambda: any(reports.glob("*.report")),
+            )
+        except BrokenPipeError:  # nobody reads the output any more: `mpigrad run ... | head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 141
+        finally:
+            for segments in reports.glob("*.segments"):  # an MPI that is killed leaves its shared memory behind
+                for segment in segments.read_text().split():
+                    Path(segment).unlink(missing_ok=True)
+        code, words = verdict(end, reports, options.ranks, options.timeout)
+    if words:
+        print(f"mpigrad run: {words}", file=sys.stderr)
+    return code
+
+
+def _quiet_bars() -> dict[str, str]:
+    """The ranks see a pipe where a terminal may be: tell tqdm by its own variable whether anybody watches."""
+    return {} if sys.stderr.isatty() else {"TQDM_DISABLE": "1"}
+
+
+def _refuse(why: str) -> int:
+    print(f"mpigrad run: {why}", file=sys.stderr)
+    return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="mpigrad", description="Train data-parallel over MPI.", allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"mpigrad {version('mpigrad')}")
+    commands = parser.add_subparsers(title="commands", metavar="command", required=True)
+
+    run_parser = commands.add_parser(
+        "run",
+        help="run a script on several ranks",
+        description="Run a script on the ranks of this machine. When one fails, all stop and the reason comes last.",
+        usage="mpigrad run [-n N] [--mpi PREFIX] [--label] [--timeout S] [--dry-run] (script.py | -m module) [args]",
+        allow_abbrev=False,
+    )
+    run_parser.set_defaults(command=run)
+    add = run_parser.add_argument
+    add("-n", dest="ranks", type=int, default=1, metavar="N", help="number of ranks (default: 1)")
+    add("--mpi", metavar="PREFIX", help="MPI to use: a directory with bin/mpirun, or the path of an mpirun")
+    add("--label", action="store_true", help="begin each line of output with its rank")
+    add("--timeout", type=float, metavar="S", help="stop the job after so many seconds (exit code 124)")
+    add("--dry-run", action="store_true", help="print the command, ready for a shell, instead of running it")
+    add("-m", dest="module", nargs=argparse.REMAINDER, metavar="module", help="run a module, as python -m does")
+    add("script", nargs=argparse.REMAINDER, help="the script and its arguments, passed on as they are")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
 import traceback
 from datetime import timedelta
 from types import TracebackType
@@ -17,6 +18,8 @@ from ..core.tensor import Tensor
 from .comm import simulated
 from .comm.protocol import DEFAULT_TIMEOUT, Communicator, Work
 from .comm.single import SingleCommunicator
+
+GRACE = 0.5  # seconds between a rank's last words and the end of the job: the launcher has to pass them on
 
 
 class _Group(threading.local):
@@ -98,6 +101,7 @@ def _abort_on_uncaught_exceptions(world: Communicator) -> None:
         lines = "".join(traceback.format_exception_only(kind, value)).strip()
         print(f"rank {world.rank} of {world.size} failed and ends the job: {lines}", file=sys.stderr, flush=True)
         sys.stdout.flush()
+        time.sleep(GRACE)
         world.abort(1)
 
     hook.ends_the_job = True  # type: ignore[attr-defined]

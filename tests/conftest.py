@@ -8,6 +8,7 @@ would wait for it in the next collective.
 
 import os
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -81,4 +82,5 @@ def _end_job_after_failure(report: pytest.TestReport | pytest.CollectReport) -> 
         print(f"\nrank {MPI.COMM_WORLD.rank} of {RANKS}: {report.nodeid}\n{report.longreprtext}", file=sys.stderr)
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
+        time.sleep(0.5)  # the launcher has to pass it on
         MPI.COMM_WORLD.Abort(1)

@@ -4,6 +4,7 @@ import gc
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -144,7 +145,7 @@ def test_accumulation_equals_one_process(counts: list[list[int]], cap: int, keep
                 parameter.grad = mpigrad.zeros_like(parameter)
         for number in range(passes):
             here = flat[number * ranks + ddp.get_rank()]
-            with model.no_sync() if number < passes - 1 else _nothing():
+            with model.no_sync() if number < passes - 1 else nullcontext():
                 ((loss(model, x[here], y[here]) + (inner.penalty**2).sum()) / passes).backward()
         return gradients(model)
 
@@ -158,10 +159,6 @@ def test_accumulation_equals_one_process(counts: list[list[int]], cap: int, keep
         else:
             assert all(not grad.any() for grad in found.values())
         assert_same(found, results[0], rtol=0)
-
-
-def _nothing() -> Any:
-    return mpigrad.enable_grad()
 
 
 def test_no_sync_is_local(world: Any) -> None:
@@ -223,7 +220,7 @@ def test_an_empty_batch_adds_nothing_whatever_its_loss(world: Any, under_no_sync
         x, y = data(3)
         model = DistributedDataParallel(mlp())
         count = counts[ddp.get_rank()]
-        with model.no_sync() if under_no_sync else _nothing():
+        with model.no_sync() if under_no_sync else nullcontext():
             with_penalty(model, x[:count], y[:count]).backward()
         if under_no_sync:
             with_penalty(model, x, y).backward()
@@ -371,6 +368,29 @@ def test_unused_parameters(world: Any, caps: dict[str, float], everywhere: str, 
             assert_same(found[step], gradients(model))
 
 
+def test_a_rank_that_uses_none_of_the_parameters(world: Any) -> None:
+    """It takes part in the reductions all the same: as with blocks that are skipped at random."""
+
+    class Skipped(nn.Linear):
+        def forward(self, x: Tensor, skip: bool) -> Tensor:
+            return x if skip else super().forward(x)
+
+    def main() -> Any:
+        first, second = nn.Linear(FEATURES, 4), Skipped(4, 4)
+        fill(first, 1)
+        fill(second, 2)
+        chain = DistributedDataParallel(first), DistributedDataParallel(second)
+        hidden = chain[0](mpigrad.ones(2, FEATURES))
+        chain[1](hidden, skip=ddp.get_rank() == world.size - 1).mean().backward()
+        return gradients(second)["bias"]
+
+    for found in world(main):
+        if world.size == 1:
+            assert found is None
+        else:
+            np.testing.assert_allclose(found, [(world.size - 1) / world.size / 4] * 4, rtol=1e-6)
+
+
 def test_frozen_and_shared_parameters(world: Any, counts: list[int]) -> None:
     def model() -> nn.Sequential:
         made = nn.Sequential(nn.Linear(FEATURES, FEATURES), nn.Tanh(), nn.Linear(FEATURES, FEATURES), nn.Linear(5, 3))
@@ -468,21 +488,29 @@ def test_two_models_and_two_forward_passes(world: Any, counts: list[int]) -> Non
 
 
 def test_gradients_asked_for_by_autograd_grad(world: Any, counts: list[int]) -> None:
-    """They are this rank's and nothing is reduced; a penalty on them is: second derivatives."""
-    x, _ = data(sum(counts))
+    """They are this rank's, nothing is reduced and no pass is counted; a penalty on them is: second derivatives."""
+    x, y = data(sum(counts))
 
     def run(model: nn.Module, here: slice) -> Any:
-        with model.no_sync() if isinstance(model, DistributedDataParallel) else _nothing():
-            inputs = mpigrad.from_numpy(x[here]).requires_grad_()
+        inputs = mpigrad.from_numpy(x[here]).requires_grad_()
+        with model.no_sync() if isinstance(model, DistributedDataParallel) else nullcontext():
+            loss(model, x[here], y[here]).backward()
+            before = gradients(model)
             autograd.grad(model(inputs).sum(), list(model.parameters()))
+            assert_same(gradients(model), before, rtol=0)
+        loss(model, x[here], y[here]).backward()
+        found = gradients(model)
+        model.zero_grad()
         (towards,) = autograd.grad(model(inputs).sum(), inputs, create_graph=True)
         assert all(p.grad is None for p in model.parameters())
         (towards**2).mean().backward()
-        return gradients(model)
+        return found, gradients(model)
 
     main = lambda: run(DistributedDataParallel(mlp(), **TINY), slices(counts)[ddp.get_rank()])
-    for found in world(main):
-        assert_same(found, run(mlp(), slice(None)))
+    expected = run(mlp(), slice(None))
+    for results in world(main):
+        for found, correct in zip(results, expected, strict=True):
+            assert_same(found, correct)
 
 
 def test_create_graph(world: Any, counts: list[int]) -> None:
@@ -520,7 +548,7 @@ def test_a_backward_pass_that_raises(world: Any, set_to_none: bool, under_no_syn
         here = slices([2] * size)[ddp.get_rank()]
         model = DistributedDataParallel(mlp(), **TINY)
         handle = model.module[2].bias.register_post_accumulate_grad_hook(fail)
-        with pytest.raises(OSError, match="in the middle"), model.no_sync() if under_no_sync else _nothing():
+        with pytest.raises(OSError, match="in the middle"), model.no_sync() if under_no_sync else nullcontext():
             whole(model, *data(3))
         handle.remove()
         model.zero_grad(set_to_none)

@@ -262,8 +262,8 @@ def queue_callback(callback: Callable[[], None]) -> None:
 
 
 def backward(
-    tensors: Sequence[Tensor],
-    grad_tensors: Sequence[Tensor | None] | None = None,
+    tensors: Tensor | Sequence[Tensor],
+    grad_tensors: Tensor | Sequence[Tensor | None] | None = None,
     retain_graph: bool | None = None,
     create_graph: bool = False,
 ) -> None:
@@ -271,7 +271,8 @@ def backward(
 
     RuntimeError for a non-scalar without gradient, a tensor without history, and a graph that was freed.
     """
-    _Backward(retain_graph, create_graph).run(_as_tuple(tensors), grad_tensors)
+    seeds = None if grad_tensors is None else _as_tuple(grad_tensors)
+    _Backward(retain_graph, create_graph).run(_as_tuple(tensors), seeds)
 
 
 def grad(

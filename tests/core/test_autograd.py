@@ -61,6 +61,7 @@ SAME: list[Any] = [
     case(lambda m: gradients(m, lambda x: ((x.exp() * x.sin()) + x.exp()).sum(), leaf(m)), "diamonds"),
     case(lambda m: gradients(m, lambda x, y: (x * 2).sum(), leaf(m), leaf(m)), "a leaf that takes no part"),
     case(lambda m: gradients(m, lambda x: x, leaf(m, 2.0)), "the leaf itself"),
+    case(lambda m: [m.autograd.backward(x := leaf(m), leaf(m)), x.grad], "one tensor and its gradient, no lists"),
     case(lambda m: gradients(m, lambda x: x.detach().sum() + x.sum(), leaf(m)), "detach"),
     case(lambda m: twice(m, lambda x: x.sum()), "backward twice, nothing saved"),
     case(lambda m: twice(m, lambda x: x.exp().sum(), retain_graph=True), "backward twice, retained"),
@@ -118,6 +119,7 @@ SAME: list[Any] = [
             "a wider result": lambda y, w: y.add_(w.reshape(3, 1)),
         }.items()
     ],
+    case(lambda m: m.autograd.grad(leaf(m).float().add_(w := leaf(m)).sum(), w), "in place: mixed, recorded"),
     case(lambda m: m.ones(3, dtype=m.int32).add_(m.ones(3, dtype=m.int64)), "in place: long into int"),
     case(lambda m: m.ones(3).add_(m.ones(3).double()), "in place: double into float"),
     case(lambda m: m.ones(2).detach().add_(1), "in place on a constant"),

@@ -40,6 +40,15 @@ def default_collate(batch: list[Any]) -> Any:
     )
 
 
+def _rows(batch: Any, count: int) -> Any:
+    """The first samples of a collated batch."""
+    if isinstance(batch, Mapping):
+        return {key: _rows(value, count) for key, value in batch.items()}
+    if isinstance(batch, list) and batch and isinstance(batch[0], (Tensor, list, Mapping)):
+        return [_rows(value, count) for value in batch]
+    return batch[:count]
+
+
 class DataLoader:
     """Iterates over batches of a dataset.
 
@@ -89,6 +98,8 @@ class DataLoader:
     def _fetch(self, indices: list[int]) -> Any:
         if self.collate_fn is None and hasattr(self.dataset, "gather"):
             return self.dataset.gather(indices)
+        if not indices and self.collate_fn is None:  # a rank's share of a short last batch
+            return _rows(default_collate([self.dataset[0]]), 0)
         return (self.collate_fn or default_collate)([self.dataset[index] for index in indices])
 
     def __len__(self) -> int:

@@ -152,6 +152,7 @@ class SharedMemoryCommunicator(MPICommunicator):
         super().__init__(comm, name=name, timeout=timeout)
         self._pending: list[_Sum] = []
         self._arrays: list[tuple[int, int, list[Array]]] = []  # address and bytes of mine, everybody's
+        self._known: dict[int, tuple[weakref.ref[Array], list[Array]]] = {}
         self._cuts: dict[int, list[slice]] = {}
         self._counters: memoryview[int] | None = None  # both are made with the first array
         self._weights: memoryview[float] | None = None
@@ -204,13 +205,18 @@ class SharedMemoryCommunicator(MPICommunicator):
 
     def _everybodys(self, array: Array) -> list[Array] | None:
         """This part of an allocated array on all ranks; None for any other array."""
+        known = self._known.get(id(array))
+        if known is not None and known[0]() is array:  # looked up before, and no other array with its identity
+            return known[1]
         if not isinstance(array, np.ndarray) or not array.flags.c_contiguous:
             return None
         address = _address(array)
         for start, size, arrays in self._arrays:
             if start <= address and address + array.nbytes <= start + size and array.dtype == arrays[0].dtype:
                 first = (address - start) // array.itemsize
-                return [a[first : first + array.size] for a in arrays]
+                parts = [a[first : first + array.size] for a in arrays]
+                self._known[id(array)] = (weakref.ref(array), parts)
+                return parts
         return None
 
     def advance(self) -> None:

@@ -142,3 +142,21 @@ def test_samplers() -> None:
     for base in (Sampler().__iter__, Dataset().__len__):
         with pytest.raises(NotImplementedError):
             base()
+
+
+def test_an_empty_batch_has_the_shape_of_others() -> None:
+    """A rank may have no sample of a short last batch."""
+
+    class Squares(Dataset):
+        def __getitem__(self, index: int) -> Any:
+            return {"x": mpigrad.ones(3) * index, "y": index * index, "name": str(index)}
+
+        def __len__(self) -> int:
+            return 5
+
+    whole, empty = DataLoader(Squares(), batch_sampler=[[1, 2], []])
+    assert whole["x"].shape == (2, 3) and whole["y"].tolist() == [1, 4] and whole["name"] == ["1", "2"]
+    assert empty["x"].shape == (0, 3) and empty["y"].shape == (0,) and empty["name"] == []
+    assert [
+        t.shape for t in DataLoader(TensorDataset(mpigrad.ones(4, 2)), batch_sampler=[[]]).__iter__().__next__()
+    ] == [(0, 2)]

@@ -5,7 +5,8 @@
 
 Every process computes with one thread. The four contestants take turns, round by round, each in fresh processes; the
 table gives the median over the rounds and the range. Both run with the same malloc settings and bound to a core each;
-mpigrad reduces over MPI, PyTorch's DistributedDataParallel over gloo. Without PyTorch only mpigrad is measured.
+PyTorch's DistributedDataParallel reduces over gloo. "apart" is mpigrad with as many ranks that reduce nothing: what
+the machine allows, as its cores share caches, memory and clock. Without PyTorch only mpigrad is measured.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ def worker(engine: str, model_name: str) -> None:
         layers += [nn.Linear(fan_in, fan_out), nn.ReLU()]
     T.manual_seed(0)
     model = nn.Sequential(*layers[:-1])
-    if ranks > 1:
+    if ranks > 1 and engine != "apart":
         model = DistributedDataParallel(model)
     optimizer = T.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
     images, labels = T.rand(BATCH, sizes[0]), T.randint(0, sizes[-1], (BATCH,))
@@ -91,7 +92,7 @@ def measure(engine: str, ranks: int, model_name: str) -> float:
     """Samples per second of one fresh set of processes."""
     command = [sys.executable, __file__, "--worker", engine, "--model", model_name]
     env = {**os.environ, **MALLOC, "OMP_NUM_THREADS": "1"}
-    if engine == "mpigrad" and ranks > 1:
+    if engine != "torch" and ranks > 1:
         launcher = [sys.executable, "-m", "mpigrad.launch.cli", "run", "-n", str(ranks), "--timeout", "120"]
         done = subprocess.run([*launcher, *command[1:]], env=env, capture_output=True, text=True, timeout=180)
         output, code, errors = done.stdout, done.returncode, done.stderr
@@ -132,13 +133,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7, help="how often each contestant is measured (default 7)")
     parser.add_argument("--ranks", type=int, nargs="+", default=[1, 2], help="numbers of ranks (default 1 2)")
     parser.add_argument("--model", choices=SIZES, default=next(iter(SIZES)), help="what is trained")
-    parser.add_argument("--worker", choices=["mpigrad", "torch"], help=argparse.SUPPRESS)
+    parser.add_argument("--worker", choices=["mpigrad", "apart", "torch"], help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
         worker(options.worker, options.model)
         return
     engines = ["mpigrad"] + (["torch"] if importlib.util.find_spec("torch") else [])
-    contests = [(engine, ranks) for ranks in options.ranks for engine in engines]
+    contests = [(engine, ranks) for ranks in options.ranks for engine in (*engines, *["apart"] * (ranks > 1))]
     rates: dict[tuple[str, int], list[float]] = {contest: [] for contest in contests}
     print(f"{machine()}\n{options.model}, batch {BATCH} per rank, SGD with momentum, one thread per rank, samples/s")
     for number in range(options.rounds):
@@ -148,7 +149,7 @@ def main() -> None:
     print(f"{'':10}{'ranks':>6}{'median':>10}{'min':>10}{'max':>10}{'x own 1 rank':>14}{'x PyTorch':>11}")
     middle = {contest: statistics.median(values) for contest, values in rates.items()}
     for (engine, ranks), values in rates.items():
-        scaling = middle[engine, ranks] / middle[engine, options.ranks[0]]
+        scaling = middle[engine, ranks] / middle["mpigrad" if engine == "apart" else engine, options.ranks[0]]
         beside = f"{middle[engine, ranks] / middle['torch', ranks]:11.2f}" if "torch" in engines else ""
         print(
             f"{engine:10}{ranks:6}{middle[engine, ranks]:10,.0f}{min(values):10,.0f}{max(values):10,.0f}"

@@ -5,6 +5,7 @@ import threading
 import numpy as np
 import pytest
 
+import mpigrad
 from mpigrad.core import backend
 from mpigrad.core.backend import CPU, device
 
@@ -60,3 +61,14 @@ def test_quiet_floating_point_per_thread() -> None:
     thread.start()
     thread.join()
     assert found[0].tolist() == [np.inf]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(backend.cuda_device_count() == 0, reason="needs a CUDA device")
+def test_there_and_back() -> None:
+    x = mpigrad.arange(6.0).reshape(2, 3).requires_grad_()
+    y = x.to("cuda:0")
+    assert y.device == mpigrad.device("cuda", 0)
+    (y * y).sum().backward()
+    assert isinstance(x.grad.array, np.ndarray)
+    np.testing.assert_allclose(x.grad.array, 2 * x.array)

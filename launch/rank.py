@@ -83,9 +83,10 @@ def _world(promised: int) -> "MPI.Intracomm | None":
         ) from None
     found = MPI.COMM_WORLD.Get_size()
     if promised and found != promised:
-        loaded = " ".join(MPI.Get_library_version().replace("\0", "").split(",")[0].split("\n")[0].split())
+        from ..ddp.comm.mpi import library_version  # only where an MPI library is loaded
+
         raise SystemExit(
-            f"expected {promised} ranks, found {found}: this process has loaded {loaded}{_library_path()}, "
+            f"expected {promised} ranks, found {found}: this process has loaded {library_version()}{_library_path()}, "
             "which is not the MPI of the launcher that started it; set --mpi to this one, or MPI4PY_LIBMPI to that"
         )
     return MPI.COMM_WORLD

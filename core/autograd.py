@@ -33,7 +33,7 @@ class Variable:
     """What the tape needs of a tensor. `Tensor` adds the methods.
 
     array: the elements. needs: whether gradients flow to it. node: the op that made it, None for a leaf.
-    version: a one-element list that in-place ops count up, shared by all views of the same memory.
+    version: what all views of the same memory share: a count of in-place changes, then weak references to the views.
     home: a parameter's place in flat memory (see flat.py), where its gradient accumulates too.
     """
 
@@ -43,14 +43,12 @@ class Variable:
     array: Array
     needs: bool
     node: Node | None
-    version: list[int]
+    version: list[Any]
     home: Any = None
     hooks: list[Callable[[Any], None]] | None = None  # called with a leaf when its gradient is final
     gradient_hooks: list[Callable[[Any], Any]] | None = None  # called with a leaf's gradient before it is accumulated
     _grad: Any = None
-    _base: Any = None  # the tensor that this one is a view of
-    _views: Any = None  # a weak reference to what this tensor's views hold
-    _sharing: Any = None
+    _view: tuple[Any, Callable[[Any], Any], Callable[..., Any] | None] | None = None  # see record_view
 
 
 class Node:
@@ -163,29 +161,60 @@ def edge(source: Variable, vjp: Any, saved: Sequence[Any], result: Variable) -> 
     return (source.node or source, vjp, tuple(kept), tuple(versions))
 
 
-def record_view(name: str, array: Array, source: Tensor, vjp: Callable[..., Any]) -> Tensor:
-    """As `record` for an op whose result shares its input's memory: in-place changes of either count for both."""
-    tensor = record(name, array, (source, vjp))
-    tensor.version = source.version
-    tensor._base = base = source if source._base is None else source._base
-    if thread.recording:
-        tensor._sharing = sharing = (base._views and base._views()) or _Sharing()
-        base._views = weakref.ref(sharing)
+def record_view(name: str, read: Callable[[Any], Any], source: Variable, vjp: Callable[..., Any]) -> Tensor:
+    """The tensor over `read(source)`, elements in the same memory: in-place changes of either count for both.
+
+    read takes arrays, and gradients of the source whatever their layout; vjp is its transpose.
+    """
+    tensor = record(name, read(source.array), (source, vjp))
+    tensor.version = version = source.version
+    tensor._view = (source, read, vjp if thread.recording else None)
+    if source.node is not None or not source.needs:  # a leaf that requires gradients is not changed while recording
+        version.append(weakref.ref(tensor))
+        if len(version) > 16 and not len(version) & (len(version) - 1):
+            version[1:] = [view for view in version[1:] if view() is not None]
     return tensor
 
 
-class _Sharing:
-    """Held by all views of one tensor, so that it can tell whether one is alive."""
+def rewrite_history(tensor: Variable, node: Node) -> None:
+    """`node` is what made the elements that an in-place op gave the tensor: tell the memory's base, and all its views.
 
-    __slots__ = ("__weakref__",)
+    The base's gradient then flows to `node` where the tensor reads it, and to what made the base elsewhere. The views
+    read the base anew.
+    """
+    base, read = tensor, None
+    while base._view is not None:
+        source, step, _ = base._view
+        read = step if read is None else _then(step, read)
+        base = source
+    if read is None:
+        base.node = node
+    else:
+        kept = array_module(base.array).ones_like(base.array, dtype=bool)  # in the layout of the base, so views read it
+        read(kept)[...] = False
+        edges = [(base.node or base, lambda g, kept: _only(g, kept), (kept,), (0,))] if base.needs else []
+        base.node = Node("CopySlices", (*edges, (node, lambda g: read(g), (), ())))
+    base.needs = True
+    for reference in base.version[1:]:
+        view = reference()
+        if view is not None and view._view[2] is not None and (view.node is not None or not view.needs):
+            source, _, vjp = view._view
+            if source.needs:
+                view.node, view.needs = Node("AsStridedBackward0", ((source.node or source, vjp, (), ()),)), True
 
 
-def has_views(tensor: Variable) -> bool:
-    """Whether views of the tensor's memory are alive whose history an in-place op on the tensor would not reach."""
-    return tensor._views is not None and tensor._views() is not None
+def _then(first: Callable[[Any], Any], second: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda a: second(first(a))
 
 
-def is_recording() -> bool:
+def _only(g: Any, kept: Array) -> Any:
+    """The gradient where `kept` holds, 0 elsewhere, whatever it is there."""
+    if isinstance(g, Variable):
+        return record("MaskedFillBackward0", _only(g.array, kept), (g, lambda g: _only(g, kept)))
+    return array_module(g).where(kept, g, g.dtype.type(0))
+
+
+def is_grad_enabled() -> bool:
     """Whether ops record their gradients in this thread (PyTorch: is_grad_enabled)."""
     return thread.recording
 

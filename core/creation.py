@@ -17,6 +17,13 @@ from .generator import Generator, default_generator
 from .ops.shape import sizes
 from .tensor import Tensor
 
+# fmt: off
+__all__ = [
+    "arange", "as_tensor", "empty", "empty_like", "eye", "from_numpy", "full", "full_like", "linspace", "ones",
+    "ones_like", "rand", "rand_like", "randint", "randn", "randn_like", "randperm", "tensor", "zeros", "zeros_like",
+]
+# fmt: on
+
 Where = device | str | int | None
 
 

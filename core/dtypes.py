@@ -12,6 +12,23 @@ import numpy as np
 
 from .backend import Array
 
+# fmt: off
+__all__ = [
+    "bool_",
+    "dtype",
+    "float16",
+    "float32",
+    "float64",
+    "get_default_dtype",
+    "int8",
+    "int16",
+    "int32",
+    "int64",
+    "set_default_dtype",
+    "uint8",
+]
+# fmt: on
+
 KINDS = {"b": 0, "u": 1, "i": 1, "f": 2}  # numpy's dtype.kind to PyTorch's category
 
 

@@ -16,6 +16,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+# fmt: off
+__all__ = [
+    "Generator", "default_generator", "initial_seed", "manual_seed", "seed",
+]
+# fmt: on
+
 Shape = int | Sequence[int]
 
 DEFAULT_SEED = 67280421310721

@@ -14,6 +14,12 @@ from .autograd import wrap
 from .backend import to_host
 from .tensor import Tensor
 
+# fmt: off
+__all__ = [
+    "load_file", "save_file",
+]
+# fmt: on
+
 
 def write_atomically(path: str | Path, content: bytes) -> None:
     """The whole content or nothing: written beside its place, flushed to the disk, then renamed."""

@@ -1,56 +1,24 @@
-"""Tensor: an array with a place on the tape. Its class body is the index of all ops."""
+"""Tensor: an array with a place on the tape."""
 
 from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
 from . import autograd, backend, dtypes
 from .autograd import Node, RemovableHandle, Variable, bind_tensor_class, wrap
-from .backend import CPU, Array, array_module, device_of, is_array, to_device, to_host
-from .generator import Generator, default_generator
-from .ops import elementwise, index, linalg, reduce
+from .backend import CPU, device_of, is_array, to_device, to_host
+from .methods import Methods
+from .ops import elementwise
 from .ops import shape as shapes
 from .ops.shape import Size
 from .printing import tensor_text
 
-# Tensor's methods of these names hide the types from annotations in its body
-Int: TypeAlias = int
-Float: TypeAlias = float
-Bool: TypeAlias = bool
 
-
-def _in_place(op: Callable[..., Any]) -> Callable[..., Any]:
-    """The form of an op that writes its result into its first input: `add_` from `add`."""
-
-    def method(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        index.check_in_place(self, *args)
-        before = wrap(self.array)
-        before.needs, before.node = self.needs, self.node
-        result = op(before, *args, **kwargs)
-        if result.node is not None and any(item is before for edge in result.node.edges for item in edge[2]):
-            before.array = self.array.copy()  # a vjp needs the elements from before
-        return index.take_over(self, result)  # type: ignore[no-any-return]
-
-    method.__name__ = f"{op.__name__}_"
-    return method
-
-
-def _equality(op: Callable[..., Any]) -> Callable[..., Any]:
-    """== and != beside anything: what is neither a tensor nor a number is not equal."""
-    known = (Variable, bool, int, float, np.generic)
-    return lambda self, other: op(self, other) if isinstance(other, known) or is_array(other) else NotImplemented
-
-
-def _cast_to(dtype: dtypes.dtype) -> Callable[[Tensor], Tensor]:
-    """The method named after a dtype: `x.double()`."""
-    return lambda self: self.to(dtype)
-
-
-class Tensor(Variable):
+class Tensor(Methods):
     """A multi-dimensional array of one dtype that can record how it was computed."""
 
     def __new__(cls, data: Any = (), *, dtype: dtypes.dtype | None = None) -> Tensor:
@@ -68,7 +36,7 @@ class Tensor(Variable):
         return Size(self.array.shape)
 
     @property
-    def ndim(self) -> Int:
+    def ndim(self) -> int:
         """The number of dimensions."""
         return self.array.ndim  # type: ignore[no-any-return]
 
@@ -82,31 +50,31 @@ class Tensor(Variable):
         """Where the elements live."""
         return device_of(self.array)
 
-    def size(self, dim: Int | None = None) -> Any:
+    def size(self, dim: int | None = None) -> Any:
         """The shape, or the size of one dimension."""
         return self.shape if dim is None else self.array.shape[shapes.normalize_dim(dim, self.ndim)]
 
-    def dim(self) -> Int:
+    def dim(self) -> int:
         """The number of dimensions."""
         return self.ndim
 
-    def numel(self) -> Int:
+    def numel(self) -> int:
         """The number of elements."""
         return int(self.array.size)
 
-    def element_size(self) -> Int:
+    def element_size(self) -> int:
         """The bytes of one element."""
         return int(self.array.itemsize)
 
-    def stride(self) -> tuple[Int, ...]:
+    def stride(self) -> tuple[int, ...]:
         """The step in elements along each dimension."""
         return tuple(s // self.array.itemsize for s in self.array.strides)
 
-    def is_contiguous(self) -> Bool:
+    def is_contiguous(self) -> bool:
         """Whether the memory is in row-major order."""
         return bool(self.array.flags.c_contiguous)
 
-    def data_ptr(self) -> Int:
+    def data_ptr(self) -> int:
         """The address of the first element."""
         array = self.array
         return int(array.ctypes.data if isinstance(array, np.ndarray) else array.data.ptr)
@@ -114,15 +82,15 @@ class Tensor(Variable):
     # --- autograd ---------------------------------------------------------------------------------------------------
 
     @property
-    def requires_grad(self) -> Bool:
+    def requires_grad(self) -> bool:
         """Whether gradients flow to this tensor."""
         return self.needs
 
     @requires_grad.setter
-    def requires_grad(self, value: Bool) -> None:
+    def requires_grad(self, value: bool) -> None:
         self.requires_grad_(value)
 
-    def requires_grad_(self, requires_grad: Bool = True) -> Tensor:
+    def requires_grad_(self, requires_grad: bool = True) -> Tensor:
         """Set requires_grad; RuntimeError for integers, and for clearing it on a tensor with history."""
         if requires_grad and self.array.dtype.kind != "f":
             raise RuntimeError("only Tensors of floating point dtype can require gradients")
@@ -140,7 +108,7 @@ class Tensor(Variable):
         return self.node
 
     @property
-    def is_leaf(self) -> Bool:
+    def is_leaf(self) -> bool:
         """Whether no recorded op made this tensor."""
         return self.node is None
 
@@ -179,7 +147,7 @@ class Tensor(Variable):
     _retained: RemovableHandle | None = None
 
     @property
-    def retains_grad(self) -> Bool:
+    def retains_grad(self) -> bool:
         """Whether `retain_grad` made this non-leaf store its gradient."""
         return self._retained is not None
 
@@ -205,7 +173,7 @@ class Tensor(Variable):
         return RemovableHandle(self.hooks, hook)
 
     def backward(
-        self, gradient: Tensor | None = None, retain_graph: Bool | None = None, create_graph: Bool = False
+        self, gradient: Tensor | None = None, retain_graph: bool | None = None, create_graph: bool = False
     ) -> None:
         """Accumulate the gradient of this tensor (weighted by `gradient`) into the leaves; see autograd.backward."""
         autograd.backward((self,), (gradient,), retain_graph, create_graph)
@@ -237,7 +205,7 @@ class Tensor(Variable):
         """Nested lists of Python numbers; a number for a scalar."""
         return to_host(self.array).tolist()
 
-    def numpy(self, *, force: Bool = False) -> np.ndarray:
+    def numpy(self, *, force: bool = False) -> np.ndarray:
         """The NumPy array that shares this tensor's memory; an error with a gradient or on a GPU.
 
         force: without these errors, as a copy on the host where that is needed.
@@ -253,7 +221,7 @@ class Tensor(Variable):
             )
         return self.array
 
-    def __array__(self, dtype: Any = None, copy: Bool | None = None) -> np.ndarray:
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         array = self.numpy()
         return np.array(array, dtype) if copy else array if dtype is None else array.astype(dtype, copy=False)
 
@@ -268,7 +236,7 @@ class Tensor(Variable):
             return out if isinstance(result, tuple) else out[0]
         return tuple(map(wrap, result)) if isinstance(result, tuple) else wrap(result)
 
-    def __bool__(self) -> Bool:
+    def __bool__(self) -> bool:
         if self.array.size != 1:
             amount = "no" if self.array.size == 0 else "more than one"
             raise RuntimeError(f"Boolean value of Tensor with {amount} value{'s' * (amount == 'no')} is ambiguous")
@@ -279,13 +247,13 @@ class Tensor(Variable):
             raise ValueError("only one element tensors can be converted to Python scalars")
         return self.array.item()
 
-    def __int__(self) -> Int:
+    def __int__(self) -> int:
         return int(self._number())
 
-    def __float__(self) -> Float:
+    def __float__(self) -> float:
         return float(self._number())
 
-    def __index__(self) -> Int:
+    def __index__(self) -> int:
         if self.array.dtype.kind not in "iu" or self.array.size != 1:
             raise TypeError("only integer tensors of a single element can be converted to an index")
         return int(self.array.item())
@@ -293,7 +261,7 @@ class Tensor(Variable):
     def __format__(self, spec: str) -> str:
         return format(self.item(), spec) if self.ndim == 0 else object.__format__(self, spec)
 
-    def __len__(self) -> Int:
+    def __len__(self) -> int:
         if self.ndim == 0:
             raise TypeError("len() of a 0-d tensor")
         return int(self.array.shape[0])
@@ -303,10 +271,10 @@ class Tensor(Variable):
             raise TypeError("iteration over a 0-d tensor")
         return (self[i] for i in range(len(self)))
 
-    def __contains__(self, element: Any) -> Bool:
+    def __contains__(self, element: Any) -> bool:
         return bool((self == element).array.any())
 
-    def __hash__(self) -> Int:
+    def __hash__(self) -> int:
         return id(self)
 
     def __repr__(self) -> str:
@@ -325,7 +293,7 @@ class Tensor(Variable):
             found.append("requires_grad=True")
         return found
 
-    def __deepcopy__(self, memo: dict[Int, Any]) -> Tensor:
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
         if self.node is not None:
             raise RuntimeError(
                 "Only Tensors created explicitly by the user support the deepcopy protocol at the moment"
@@ -341,7 +309,7 @@ class Tensor(Variable):
 
     # --- copies -----------------------------------------------------------------------------------------------------
 
-    def to(self, *args: Any, dtype: Any = None, device: Any = None, copy: Bool = False) -> Tensor:
+    def to(self, *args: Any, dtype: Any = None, device: Any = None, copy: bool = False) -> Tensor:
         """In another dtype or on another device (both of `other` in `to(other)`); itself where nothing changes."""
         for arg in args:
             if isinstance(arg, Tensor):
@@ -364,148 +332,13 @@ class Tensor(Variable):
         """On the host."""
         return self.to(device=CPU)
 
-    def cuda(self, index: Int = 0) -> Tensor:
+    def cuda(self, index: int = 0) -> Tensor:
         """On a GPU."""
         return self.to(device=_device(index))
 
     def astype(self, dtype: Any) -> Tensor:
         """NumPy's name for `to(dtype)`; takes NumPy dtypes."""
         return elementwise.cast(self, np.dtype(dtype))  # type: ignore[no-any-return]
-
-    # --- in place ---------------------------------------------------------------------------------------------------
-
-    def _write(self, values: Array) -> Tensor:
-        """New elements that depend on no tensor."""
-        index.check_in_place(self)
-        self.array[...] = values
-        self.version[0] += 1
-        return self
-
-    def zero_(self) -> Tensor:
-        """All elements 0."""
-        return self.fill_(0)
-
-    def fill_(self, value: complex) -> Tensor:
-        """All elements `value`."""
-        index.setitem(self, ..., value)
-        return self
-
-    def copy_(self, source: Tensor) -> Tensor:
-        """The elements of source, broadcast and cast to this tensor's shape and dtype."""
-        index.setitem(self, ..., source.to(device=self.device))
-        return self
-
-    def uniform_(self, a: Float = 0.0, b: Float = 1.0, *, generator: Generator | None = None) -> Tensor:
-        """Independent draws from U(a, b)."""
-        return self._draw((generator or default_generator).uniform(self.array.shape, a, b, self.array.dtype))
-
-    def normal_(self, mean: Float = 0.0, std: Float = 1.0, *, generator: Generator | None = None) -> Tensor:
-        """Independent draws from N(mean, std**2)."""
-        return self._draw((generator or default_generator).normal(self.array.shape, mean, std, self.array.dtype))
-
-    def bernoulli_(self, p: Float = 0.5, *, generator: Generator | None = None) -> Tensor:
-        """1 with probability p, else 0."""
-        return self._draw((generator or default_generator).bernoulli(self.array.shape, p, self.array.dtype))
-
-    def _draw(self, values: np.ndarray) -> Tensor:
-        return self._write(values if isinstance(self.array, np.ndarray) else array_module(self.array).asarray(values))
-
-    add_ = __iadd__ = _in_place(elementwise.add)
-    sub_ = __isub__ = _in_place(elementwise.sub)
-    mul_ = __imul__ = _in_place(elementwise.mul)
-    div_ = __itruediv__ = _in_place(elementwise.div)
-    pow_ = __ipow__ = _in_place(elementwise.pow)
-
-    # --- the ops ----------------------------------------------------------------------------------------------------
-
-    __getitem__ = index.getitem
-    __setitem__ = index.setitem
-
-    add = __add__ = __radd__ = elementwise.add
-    sub = subtract = __sub__ = elementwise.sub
-    __rsub__ = elementwise.rsub
-    mul = multiply = __mul__ = __rmul__ = elementwise.mul
-    div = divide = true_divide = __truediv__ = elementwise.div
-    pow = __pow__ = elementwise.pow
-    floor_divide = __floordiv__ = elementwise.floor_divide
-    remainder = __mod__ = elementwise.remainder
-    neg = negative = __neg__ = elementwise.neg
-    abs = absolute = __abs__ = elementwise.abs
-    matmul = mm = mv = dot = __matmul__ = linalg.matmul
-    maximum, minimum, sign = elementwise.maximum, elementwise.minimum, elementwise.sign
-    exp, log, sqrt, sin, cos = elementwise.exp, elementwise.log, elementwise.sqrt, elementwise.sin, elementwise.cos
-    tanh, sigmoid, relu = elementwise.tanh, elementwise.sigmoid, elementwise.relu
-
-    eq, ne = elementwise.eq, elementwise.ne
-    __eq__, __ne__ = _equality(elementwise.eq), _equality(elementwise.ne)
-    lt = less = __lt__ = elementwise.lt
-    le = less_equal = __le__ = elementwise.le
-    gt = greater = __gt__ = elementwise.gt
-    ge = greater_equal = __ge__ = elementwise.ge
-    logical_and, logical_or, logical_not = elementwise.logical_and, elementwise.logical_or, elementwise.logical_not
-    bitwise_and = __and__ = __rand__ = elementwise.bitwise_and
-    bitwise_or = __or__ = __ror__ = elementwise.bitwise_or
-    bitwise_xor = __xor__ = __rxor__ = elementwise.bitwise_xor
-    __invert__ = bitwise_not = elementwise.bitwise_not
-    isnan, isinf, isfinite = elementwise.isnan, elementwise.isinf, elementwise.isfinite
-
-    sum, mean, prod, var, std = reduce.sum, reduce.mean, reduce.prod, reduce.var, reduce.std
-    max, min, amax, amin = reduce.max, reduce.min, reduce.amax, reduce.amin
-    argmax, argmin, any, all = reduce.argmax, reduce.argmin, reduce.any, reduce.all
-    softmax, log_softmax, logsumexp = reduce.softmax, reduce.log_softmax, reduce.logsumexp
-
-    view, reshape, flatten, permute = shapes.view, shapes.reshape, shapes.flatten, shapes.permute
-    transpose = swapaxes = shapes.transpose
-    t, squeeze, unsqueeze, expand = shapes.t, shapes.squeeze, shapes.unsqueeze, shapes.expand
-    contiguous, clone = shapes.contiguous, shapes.clone
-
-    def view_as(self, other: Tensor) -> Tensor:
-        """A view in other's shape."""
-        return self.view(other.array.shape)  # type: ignore[no-any-return]
-
-    def expand_as(self, other: Tensor) -> Tensor:
-        """Broadcast to other's shape."""
-        return self.expand(other.array.shape)  # type: ignore[no-any-return]
-
-    def where(self, condition: Tensor, other: Any) -> Tensor:
-        """This tensor where condition holds, else other."""
-        return elementwise.where(condition, self, other)  # type: ignore[no-any-return]
-
-    float, double, half = _cast_to(dtypes.float32), _cast_to(dtypes.float64), _cast_to(dtypes.float16)
-    int, long, short, bool = (
-        _cast_to(dtypes.int32),
-        _cast_to(dtypes.int64),
-        _cast_to(dtypes.int16),
-        _cast_to(dtypes.bool_),
-    )
-
-    def __rtruediv__(self, other: Any) -> Tensor:
-        return elementwise.div(other, self)  # type: ignore[no-any-return]
-
-    def __rfloordiv__(self, other: Any) -> Tensor:
-        return elementwise.floor_divide(other, self)  # type: ignore[no-any-return]
-
-    def __rmod__(self, other: Any) -> Tensor:
-        return elementwise.remainder(other, self)  # type: ignore[no-any-return]
-
-    def __rpow__(self, other: Any) -> Tensor:
-        return elementwise.pow(other, self)  # type: ignore[no-any-return]
-
-    def __rmatmul__(self, other: Any) -> Tensor:
-        return linalg.matmul(wrap(other), self)  # type: ignore[no-any-return]
-
-    def __pos__(self) -> Tensor:
-        return self
-
-    @property
-    def T(self) -> Tensor:
-        """All dimensions reversed: a view."""
-        return shapes.permute(self, tuple(reversed(range(self.ndim))))  # type: ignore[no-any-return]
-
-    @property
-    def mT(self) -> Tensor:
-        """The last two dimensions exchanged: a view."""
-        return shapes.transpose(self, -1, -2)  # type: ignore[no-any-return]
 
 
 def _device(where: Any) -> backend.device:

@@ -9,6 +9,8 @@ import numpy as np
 
 from ..tensor import Tensor
 
+__all__ = ["Dataset", "TensorDataset"]
+
 
 class Dataset:
     """Base class: a subclass defines `__getitem__` and `__len__`."""

@@ -12,6 +12,8 @@ import numpy as np
 from ..creation import from_numpy
 from .dataset import TensorDataset
 
+__all__ = ["mnist", "read_idx"]
+
 TRAIN, TEST = "train", "t10k"
 
 

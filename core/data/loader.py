@@ -14,6 +14,8 @@ from ..ops.shape import stack
 from ..tensor import Tensor
 from .sampler import BatchSampler, RandomSampler, SequentialSampler
 
+__all__ = ["DataLoader", "default_collate"]
+
 
 def default_collate(batch: list[Any]) -> Any:
     """Samples as one batch: tensors, arrays and numbers are stacked, tuples and dicts taken apart and put together."""

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator, Sized
 
 from ..generator import Generator, default_generator
 
+__all__ = ["BatchSampler", "RandomSampler", "Sampler", "SequentialSampler"]
+
 
 class Sampler:
     """Base class: iterates over indices."""

@@ -7,6 +7,8 @@ from typing import Any
 from . import functional
 from .module import Module
 
+__all__ = ["ReLU", "Sigmoid", "Softmax", "Tanh"]
+
 
 class ReLU(Module):
     """max(x, 0)."""

@@ -8,6 +8,8 @@ from typing import Any
 
 from .module import Module
 
+__all__ = ["Sequential"]
+
 
 class Sequential(Module):
     """Each module's output is the next one's input. Takes modules, or one OrderedDict of named modules."""

@@ -7,6 +7,8 @@ from typing import Any
 from . import functional
 from .module import Module
 
+__all__ = ["Dropout"]
+
 
 class Dropout(Module):
     """In training each element is 0 with probability p, and scaled by 1 / (1 - p) otherwise."""

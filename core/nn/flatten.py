@@ -6,6 +6,8 @@ from typing import Any
 
 from .module import Module
 
+__all__ = ["Flatten"]
+
 
 class Flatten(Module):
     """Join the dimensions from start_dim to end_dim into one; by default all but the batch."""

@@ -9,23 +9,13 @@ import numpy as np
 from ..autograd import record
 from ..backend import array_module
 from ..generator import default_generator
-from ..ops.elementwise import relu, sigmoid, tanh
-from ..ops.linalg import linear
-from ..ops.loss import cross_entropy, mse_loss, nll_loss
-from ..ops.reduce import log_softmax, softmax
-
-__all__ = [
-    "cross_entropy",
-    "dropout",
-    "linear",
-    "log_softmax",
-    "mse_loss",
-    "nll_loss",
-    "relu",
-    "sigmoid",
-    "softmax",
-    "tanh",
-]
+from ..ops.elementwise import relu as relu
+from ..ops.elementwise import sigmoid as sigmoid
+from ..ops.elementwise import tanh as tanh
+from ..ops.linalg import linear as linear
+from ..ops.loss import *
+from ..ops.reduce import log_softmax as log_softmax
+from ..ops.reduce import softmax as softmax
 
 
 def check_probability(p: float) -> None:

@@ -12,19 +12,22 @@ from ..tensor import Tensor
 @no_grad()
 def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0, generator: Generator | None = None) -> Tensor:
     """U(a, b)."""
-    return tensor.uniform_(a, b, generator=generator)
+    tensor.uniform_(a, b, generator=generator)
+    return tensor
 
 
 @no_grad()
 def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, generator: Generator | None = None) -> Tensor:
     """N(mean, std**2)."""
-    return tensor.normal_(mean, std, generator=generator)
+    tensor.normal_(mean, std, generator=generator)
+    return tensor
 
 
 @no_grad()
 def constant_(tensor: Tensor, val: float) -> Tensor:
     """All val."""
-    return tensor.fill_(val)
+    tensor.fill_(val)
+    return tensor
 
 
 def zeros_(tensor: Tensor) -> Tensor:

@@ -10,6 +10,8 @@ from ..dtypes import dtype as Dtype
 from . import functional, init
 from .module import Module, Parameter
 
+__all__ = ["Identity", "Linear"]
+
 
 class Identity(Module):
     """Returns its input."""

@@ -8,6 +8,8 @@ from ..tensor import Tensor
 from . import functional
 from .module import Module
 
+__all__ = ["CrossEntropyLoss", "MSELoss"]
+
 
 class MSELoss(Module):
     """The mean (or sum) of squared differences."""

@@ -16,6 +16,15 @@ from ..autograd import RESULT, Node, Variable, edge, record, thread, wrap
 from ..backend import Array, array_module, is_array
 from ..dtypes import floating, get_default_dtype, of, result_type
 
+# fmt: off
+__all__ = [
+    "abs", "add", "bitwise_and", "bitwise_not", "bitwise_or", "bitwise_xor", "cos", "div", "eq", "exp",
+    "floor_divide", "ge", "gt", "isfinite", "isinf", "isnan", "le", "log", "logical_and", "logical_not", "logical_or",
+    "lt", "maximum", "minimum", "mul", "ne", "neg", "pow", "relu", "remainder", "rsub", "sigmoid", "sign", "sin",
+    "sqrt", "sub", "tanh", "where",
+]
+# fmt: on
+
 Vjp = Callable[..., Any]
 Op = Callable[..., Any]
 

@@ -6,11 +6,17 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd import Variable, has_views, record, record_view, thread
+from ..autograd import Node, Variable, edge, record, record_view, thread
 from ..backend import Array, add_at, array_module, is_array
-from ..dtypes import KINDS
-from .elementwise import cast, sum_to
+from .elementwise import cast, sum_to, where
+from .inplace import check_in_place, remember
 from .shape import cannot_expand
+
+# fmt: off
+__all__ = [
+
+]
+# fmt: on
 
 
 def _raw(index: Any) -> Any:
@@ -60,15 +66,15 @@ def _place(x: Array, raw: Any) -> tuple[Array, Any]:
 def getitem(input: Any, index: Any) -> Any:
     """input[index]; a view for ints and slices. IndexError with the size and the index when out of range."""
     x, raw = input.array, _raw(index)
-    value = _read(x, raw)
     shape = x.shape
     if not _is_basic(raw):
-        return record("IndexBackward0", value, (input, lambda g, raw: put(g, shape, raw), raw))
+        return record("IndexBackward0", _read(x, raw), (input, lambda g, raw: put(g, shape, raw), raw))
     simple = _is_int(raw) or (isinstance(raw, tuple) and any(map(_is_int, raw)))
     name = "SelectBackward0" if simple else "UnsqueezeBackward0" if raw is None else "SliceBackward0"
-    # a full integer index gives NumPy a scalar: keep it a view of the memory
-    view = value if is_array(value) else x[(*(raw if isinstance(raw, tuple) else (raw,)), ...)]
-    return record_view(name, view, input, lambda g: put(g, shape, raw, basic=True))
+    if simple:  # a full integer index gives NumPy a scalar: with the ellipsis it stays a view of the memory
+        raw = raw if isinstance(raw, tuple) else (raw,)
+        raw = raw if Ellipsis in raw else (*raw, ...)
+    return record_view(name, lambda a: _read(a, raw), input, lambda g: put(g, shape, raw, basic=True))
 
 
 def _read(x: Any, raw: Any) -> Any:
@@ -116,23 +122,20 @@ def setitem(input: Any, index: Any, value: Any) -> None:
         value = cast(value, input.array.dtype)
     new = value.array if isinstance(value, Variable) else value
     try:
+        place, rest = _place(input.array, raw)
+        place[rest] = new
+        input.version[0] += 1
         if thread.recording and (input.needs or (isinstance(value, Variable) and value.needs)):
-            changed = input.array.copy()
-            kept = array_module(changed).ones(changed.shape, bool)
-            for array, filling in ((changed, new), (kept, False)):
-                place, rest = _place(array, raw)
-                place[rest] = filling
-            terms: list[Any] = [(input, lambda g, kept: g * kept, kept)]
-            if isinstance(value, Variable):
+            kept = array_module(input.array).ones(input.array.shape, bool)
+            place, rest = _place(kept, raw)
+            place[rest] = False
+            edges: list[Any] = [edge(input, lambda g, kept: where(kept, g, 0.0), (kept,), input)] if input.needs else []
+            if isinstance(value, Variable) and value.needs:
                 shape = new.shape
                 extra = len(shape) - _read(kept, raw).ndim  # leading dimensions of size 1, if any
                 core = shape[max(extra, 0) :]
-                terms.append((value, lambda g, raw: sum_to(_read(g, raw), core).reshape(shape), raw))
-            take_over(input, record("CopySlices", changed, *terms))
-        else:
-            place, rest = _place(input.array, raw)
-            place[rest] = new
-            input.version[0] += 1
+                edges.append(edge(value, lambda g, raw: sum_to(_read(g, raw), core).reshape(shape), (raw,), input))
+            remember(input, Node("CopySlices" if _is_basic(raw) else "IndexPutBackward0", tuple(edges)))
     except IndexError as error:
         raise IndexError(_explain(input.array, raw, error)) from None
     except ValueError:
@@ -143,42 +146,3 @@ def setitem(input: Any, index: Any, value: Any) -> None:
             else f"shape mismatch: value tensor of shape {list(found)} cannot be broadcast to indexing result of shape "
             f"{list(target)}"
         ) from None
-
-
-def check_in_place(input: Any, *others: Any) -> None:
-    """RuntimeError where `input` cannot be changed in place, or where that would leave the tape wrong."""
-    if not getattr(input.array.flags, "writeable", True):
-        raise RuntimeError(
-            "unsupported operation: this tensor's memory is read-only, as an expanded tensor's elements refer to a "
-            "single memory location. Please clone() the tensor before performing the operation."
-        )
-    if not thread.recording:
-        return
-    if input.needs and input.node is None:
-        raise RuntimeError("a leaf Variable that requires grad is being used in an in-place operation.")
-    gains_history = input.needs or any(isinstance(o, Variable) and o.needs for o in others)
-    if gains_history and (input._base is not None or has_views(input)):
-        raise RuntimeError(
-            "a tensor that shares its memory with a view is being changed in place while gradients are recorded: "
-            "expected a tensor with memory of its own; use the out-of-place form, clone() it, or do it under no_grad()"
-        )
-
-
-def take_over(input: Any, result: Any) -> Any:
-    """Give `input` the values and the history of `result`: the second half of an in-place op."""
-    if result.array.shape != input.array.shape:
-        raise RuntimeError(
-            f"output with shape {list(input.array.shape)} doesn't match the broadcast shape {list(result.array.shape)}"
-        )
-    if KINDS[result.array.dtype.kind] > KINDS[input.array.dtype.kind]:
-        raise RuntimeError(f"result type {result.dtype} can't be cast to the desired output type {input.dtype}")
-    result = cast(result, input.array.dtype)
-    input.array[...] = result.array
-    input.version[0] += 1
-    if result.node is not None:
-        input.node, input.needs = result.node, True
-        if input._retained is not None:
-            input._retained.remove()
-            input._retained = None
-            input.retain_grad()
-    return input

@@ -12,6 +12,12 @@ from ..dtypes import of
 from .elementwise import cannot_broadcast, sum_to
 from .shape import reshape
 
+# fmt: off
+__all__ = [
+    "matmul",
+]
+# fmt: on
+
 
 def _mT(x: Any) -> Any:
     """The last two dimensions exchanged, for arrays and Tensors."""

@@ -14,6 +14,8 @@ from .elementwise import promoted, where
 from .reduce import log_softmax
 from .shape import expand
 
+__all__ = ["cross_entropy", "mse_loss", "nll_loss"]
+
 
 def _reduce(losses: Any, reduction: str) -> Any:
     if reduction not in ("mean", "sum", "none"):

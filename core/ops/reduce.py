@@ -16,6 +16,13 @@ from .elementwise import cast, exp, maximum, minimum, where
 from .index import put
 from .shape import expand, normalize_dim
 
+# fmt: off
+__all__ = [
+    "all", "amax", "amin", "any", "argmax", "argmin", "log_softmax", "logsumexp", "max", "mean", "min", "prod",
+    "softmax", "std", "sum", "var",
+]
+# fmt: on
+
 INT64 = np.dtype(np.int64)
 Dim = int | tuple[int, ...] | list[int] | None
 

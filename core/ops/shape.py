@@ -12,6 +12,12 @@ from ..autograd import Variable, record, record_view
 from ..backend import Array, array_module
 from .elementwise import cast, promoted, sum_to
 
+# fmt: off
+__all__ = [
+    "Size", "cat", "clone", "flatten", "permute", "reshape", "squeeze", "stack", "t", "transpose", "unsqueeze",
+]
+# fmt: on
+
 
 class Size(tuple[int, ...]):
     """The shape of a tensor: a tuple of ints that prints as PyTorch's."""
@@ -54,7 +60,7 @@ def _inferred(shape: tuple[int, ...], count: int) -> tuple[int, ...]:
 
 
 def _shares(result: Array, source: Array) -> bool:
-    return bool(source.flags.c_contiguous) or bool(array_module(source).may_share_memory(result, source))
+    return bool(array_module(source).may_share_memory(result, source))
 
 
 def reshape(input: Any, *shape: Any) -> Any:
@@ -72,11 +78,12 @@ def view(input: Any, *shape: Any) -> Any:
 def _reshaped(input: Any, shape: tuple[int, ...], *, strict: bool) -> Any:
     x = input.array
     before = x.shape
-    value = x.reshape(_inferred(shape, x.size))
+    after = _inferred(shape, x.size)
     vjp = lambda g: g.reshape(before)
-    if _shares(value, x):
-        straight = strict or x.flags.c_contiguous
-        return record_view("ViewBackward0" if straight else "ReshapeAliasBackward0", value, input, vjp)
+    straight = x.flags.c_contiguous
+    if straight or _shares(value := x.reshape(after), x):
+        name = "ViewBackward0" if straight or strict else "ReshapeAliasBackward0"
+        return record_view(name, lambda a: a.reshape(after), input, vjp)
     if strict:
         raise RuntimeError(
             "view size is not compatible with input tensor's size and stride (at least one dimension spans across "
@@ -111,7 +118,7 @@ def permute(input: Any, *dims: Any) -> Any:
 
 def _permuted(name: str, input: Any, order: tuple[int, ...]) -> Any:
     back = tuple(sorted(range(len(order)), key=order.__getitem__))
-    return record_view(name, input.array.transpose(order), input, lambda g: permute(g, back))
+    return record_view(name, lambda a: permute(a, order), input, lambda g: permute(g, back))
 
 
 def transpose(input: Any, dim0: int, dim1: int) -> Any:
@@ -148,7 +155,7 @@ def unsqueeze(input: Any, dim: int) -> Any:
 
 def _resized(name: str, input: Any, shape: tuple[int, ...]) -> Any:
     before = input.array.shape
-    return record_view(name, input.array.reshape(shape), input, lambda g: g.reshape(before))
+    return record_view(name, lambda a: a.reshape(shape), input, lambda g: g.reshape(before))
 
 
 def expand(input: Any, *shape: Any) -> Any:
@@ -159,10 +166,9 @@ def expand(input: Any, *shape: Any) -> Any:
     skip = len(target) - len(before)
     full = tuple(before[i - skip] if n == -1 and i >= skip else n for i, n in enumerate(target))
     try:
-        value = np.broadcast_to(input.array, full)
+        return record_view("ExpandBackward0", lambda a: expand(a, full), input, lambda g: sum_to(g, before))
     except ValueError:
         raise RuntimeError(cannot_expand(before, full)) from None
-    return record_view("ExpandBackward0", value, input, lambda g: sum_to(g, before))  # type: ignore[arg-type]
 
 
 def cannot_expand(before: tuple[int, ...], target: tuple[int, ...]) -> str:

@@ -10,6 +10,8 @@ from ..backend import Array, array_module
 from ..flat import Home, Run, flatten, gather_gradient, runs
 from ..tensor import Tensor, zero_gradients
 
+__all__ = ["Optimizer"]
+
 
 class Lane(Run):
     """A run of parameters that are updated together, with their state beside them and the count of their updates."""

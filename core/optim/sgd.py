@@ -9,6 +9,8 @@ import numpy as np
 
 from .optimizer import Lane, Optimizer
 
+__all__ = ["SGD"]
+
 
 class SGD(Optimizer):
     """p -= lr * v with v = momentum * v + (1 - dampening) * (g + weight_decay * p), v = g at the first step.

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 import mpigrad
-from mpigrad.core.ops import elementwise
 
 normal = np.random.default_rng(0).standard_normal
 SHAPES = [(), (3,), (2, 3), (0,), (2, 0, 3)]
@@ -98,22 +97,6 @@ ROWS: list[tuple[Any, ...]] = [
     ("bool * float", method("mul"), (np.array([True, False]), normal(2))),
 ]  # fmt: skip
 ROWS = [(*row, *NOTES.get(row[0], [])) for row in ROWS]
-
-
-def test_against_torch(row: Any, check_against_torch: Any) -> None:
-    check_against_torch(row)
-
-
-def test_derivative(row: Any, check_derivative: Any) -> None:
-    check_derivative(row)
-
-
-def test_arrays(row: Any, check_arrays: Any) -> None:
-    check_arrays(row)
-
-
-def test_every_op_has_a_row(rowless: Any) -> None:
-    assert not list(rowless(elementwise, ROWS))
 
 
 FLOATING = ["float64", "float32", "float16"]

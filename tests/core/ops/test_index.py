@@ -4,8 +4,6 @@ from typing import Any
 
 import numpy as np
 
-from mpigrad.core.ops import index
-
 normal = np.random.default_rng(0).standard_normal
 A = normal((4, 3, 2))
 
@@ -76,19 +74,3 @@ ROWS: list[tuple[Any, ...]] = [
     ("setitem", written((slice(None), 1)), (A, 2), "name"),
     ("setitem", written(slice(0, 2)), (A, np.float32([1, 2])), "name"),
 ]  # fmt: skip
-
-
-def test_against_torch(row: Any, check_against_torch: Any) -> None:
-    check_against_torch(row)
-
-
-def test_derivative(row: Any, check_derivative: Any) -> None:
-    check_derivative(row)
-
-
-def test_arrays(row: Any, check_arrays: Any) -> None:
-    check_arrays(row)
-
-
-def test_every_op_has_a_row(rowless: Any) -> None:
-    assert not list(rowless(index, ROWS))

@@ -4,8 +4,6 @@ from typing import Any
 
 import numpy as np
 
-from mpigrad.core.ops import linalg
-
 normal = np.random.default_rng(0).standard_normal
 PAIRS = [((3,), (3,)), ((2, 3), (3,)), ((3,), (3, 4)), ((2, 3), (3, 4)), ((5, 2, 3), (5, 3, 4)), ((5, 2, 3), (3, 4))]
 PAIRS += [((2, 3), (5, 3, 4)), ((5, 2, 3), (3,)), ((3,), (5, 3, 4)), ((5, 1, 2, 3), (4, 3, 2)), ((0, 3), (3, 4))]
@@ -27,19 +25,3 @@ ROWS: list[tuple[Any, ...]] = [
     *[("linear", linear, (normal((2, 3)), normal((4, 3)), *b)) for b in ((), (normal(4),))],
     ("linear", linear, (normal((100, 3)), normal((4, 3)), normal(4))),
 ]  # fmt: skip
-
-
-def test_against_torch(row: Any, check_against_torch: Any) -> None:
-    check_against_torch(row)
-
-
-def test_derivative(row: Any, check_derivative: Any) -> None:
-    check_derivative(row)
-
-
-def test_arrays(row: Any, check_arrays: Any) -> None:
-    check_arrays(row)
-
-
-def test_every_op_has_a_row(rowless: Any) -> None:
-    assert not list(rowless(linalg, ROWS))

@@ -5,8 +5,6 @@ from typing import Any
 
 import numpy as np
 
-from mpigrad.core.ops import loss
-
 normal = np.random.default_rng(0).standard_normal
 REDUCTIONS = ["mean", "sum", "none"]
 CLASSES = {(5, 3): (5,), (3,): (), (2, 3, 4): (2, 4), (2, 3, 2, 2): (2, 2, 2)}
@@ -68,19 +66,3 @@ ROWS: list[tuple[Any, ...]] = [
     *[("nll_loss", functional("nll_loss"), (normal(s), classes(s)), *notes(s)) for s in CLASSES],
     *[("cross_entropy", functional("cross_entropy"), (normal(s), classes(s)), *notes(s)) for s in CLASSES],
 ]  # fmt: skip
-
-
-def test_against_torch(row: Any, check_against_torch: Any) -> None:
-    check_against_torch(row)
-
-
-def test_derivative(row: Any, check_derivative: Any) -> None:
-    check_derivative(row)
-
-
-def test_arrays(row: Any, check_arrays: Any) -> None:
-    check_arrays(row)
-
-
-def test_every_op_has_a_row(rowless: Any) -> None:
-    assert not list(rowless(loss, ROWS))

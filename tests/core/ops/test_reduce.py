@@ -4,8 +4,6 @@ from typing import Any
 
 import numpy as np
 
-from mpigrad.core.ops import reduce
-
 normal = np.random.default_rng(0).standard_normal
 DIMS: list[Any] = [{}, {"dim": 0}, {"dim": -1}, {"dim": 1, "keepdim": True}]
 MANY: list[Any] = [{"dim": (0, -1)}, {"dim": (0, 2), "keepdim": True}]
@@ -50,19 +48,3 @@ ROWS: list[tuple[Any, ...]] = [
     ("logsumexp", lambda m, a: a.logsumexp(0), (np.array([1000.0, 0, -np.inf]),), "kink"),
     ("logsumexp", lambda m, a: a.logsumexp(0), (np.array([-np.inf, -np.inf]),), "kink"),
 ]  # fmt: skip
-
-
-def test_against_torch(row: Any, check_against_torch: Any) -> None:
-    check_against_torch(row)
-
-
-def test_derivative(row: Any, check_derivative: Any) -> None:
-    check_derivative(row)
-
-
-def test_arrays(row: Any, check_arrays: Any) -> None:
-    check_arrays(row)
-
-
-def test_every_op_has_a_row(rowless: Any) -> None:
-    assert not list(rowless(reduce, ROWS))

@@ -4,8 +4,6 @@ from typing import Any
 
 import numpy as np
 
-from mpigrad.core.ops import shape
-
 normal = np.random.default_rng(0).standard_normal
 A, B = normal((2, 3, 4)), normal((2, 3, 4))
 
@@ -48,19 +46,3 @@ ROWS: list[tuple[Any, ...]] = [
     ("stack", lambda m, a, b: m.stack((a, b)), (normal(()), normal(()))),
     ("stack", lambda m, a, b: m.stack([a, b]), (np.arange(2), normal(2))),
 ]  # fmt: skip
-
-
-def test_against_torch(row: Any, check_against_torch: Any) -> None:
-    check_against_torch(row)
-
-
-def test_derivative(row: Any, check_derivative: Any) -> None:
-    check_derivative(row)
-
-
-def test_arrays(row: Any, check_arrays: Any) -> None:
-    check_arrays(row)
-
-
-def test_every_op_has_a_row(rowless: Any) -> None:
-    assert not list(rowless(shape, ROWS))

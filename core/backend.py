@@ -117,6 +117,15 @@ def is_array(value: object) -> bool:
     return module is not None and isinstance(value, module.ndarray)
 
 
+def special(array: Array) -> ModuleType:
+    """The special functions (erf, digamma, ...) for this array: scipy.special or its twin in CuPy, loaded when needed."""
+    if isinstance(array, np.ndarray):
+        import scipy.special as module
+    else:
+        import cupyx.scipy.special as module
+    return module  # type: ignore[no-any-return]
+
+
 def to_host(array: Array) -> np.ndarray:
     """The array itself on the CPU, a copy from a GPU (waits for it)."""
     return array if isinstance(array, np.ndarray) else array.get()

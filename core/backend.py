@@ -118,7 +118,7 @@ def is_array(value: object) -> bool:
 
 
 def special(array: Array) -> ModuleType:
-    """The special functions (erf, digamma, ...) for this array: scipy.special or its twin in CuPy, loaded when needed."""
+    """The special functions (erf, digamma, ...) for this array, loaded at the first use."""
     if isinstance(array, np.ndarray):
         import scipy.special as module
     else:

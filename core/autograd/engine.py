@@ -1,284 +1,20 @@
-"""The tape and the backward pass.
-
-An op records one `Node` with an edge per input that needs a gradient:
-
-    record("MulBackward0", x * y, (a, lambda g, b: g * b, b), (b, lambda g, a: g * a, a))
-
-An edge says which input, the vector-Jacobian product towards it, and the operands that this vjp takes besides g, so an
-activation that no vjp names is freed at once. A vjp is written with operators and ops that take arrays and Tensors
-alike: given arrays it computes the gradient, given Tensors (`create_graph`) it records the gradient's own graph.
-"""
+"""The backward pass."""
 
 from __future__ import annotations
 
-import contextlib
-import inspect
-import threading
-import weakref
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+from ..backend import array_module
+from .tape import FREED, Into, Node, Result, Variable, thread, wrap
 
-from .backend import Array, array_module, is_array
+__all__ = ["Backward", "backward", "grad", "queue_callback", "running_backward"]
 
 if TYPE_CHECKING:
-    from .tensor import Tensor
+    from ..tensor import Tensor
 
-ndarray = np.ndarray
-F = TypeVar("F", bound=Callable[..., Any])
 
-
-class Variable:
-    """What the tape needs of a tensor. `Tensor` adds the methods.
-
-    array: the elements. needs: whether gradients flow to it. node: the op that made it, None for a leaf.
-    version: what all views of the same memory share: a count of in-place changes, then weak references to the views.
-    home: a parameter's place in flat memory (see flat.py), where its gradient accumulates too.
-    """
-
-    # what every op sets lies in slots; the rest is rare and has its default in the class
-    __slots__ = ("__dict__", "__weakref__", "array", "needs", "node", "version")
-
-    array: Array
-    needs: bool
-    node: Node | None
-    version: list[Any]
-    home: Any = None
-    hooks: list[Callable[[Any], None]] | None = None  # called with a leaf when its gradient is final
-    gradient_hooks: list[Callable[[Any], Any]] | None = None  # called with a leaf's gradient before it is accumulated
-    _grad: Any = None
-    _view: tuple[Any, Callable[[Any], Any], Callable[..., Any] | None] | None = None  # see record_view
-
-
-class Node:
-    """One recorded op: its name as PyTorch prints it, and an edge (input, vjp, saved, versions) per input to learn."""
-
-    __slots__ = ("__weakref__", "_name", "edges", "hooks")
-
-    edges: tuple[tuple[Any, Callable[..., Any] | Into, tuple[Any, ...], tuple[int, ...]], ...]
-
-    def __init__(self, name: str, edges: Any) -> None:
-        self._name = name
-        self.edges = edges
-        self.hooks: list[Callable[[Any], Any]] | None = None
-
-    def name(self) -> str:
-        """The op's name, e.g. "MulBackward0"."""
-        return self._name
-
-    @property
-    def next_functions(self) -> tuple[tuple[Any, int], ...]:
-        """The nodes that gradients flow to next; a leaf stands for its own accumulation."""
-        return tuple((parent, 0) for parent, *_ in self.edges)
-
-    def __repr__(self) -> str:
-        return f"<{self._name}>"
-
-
-class Result:
-    """The op's own value among the operands that an edge saved: its array, not the tensor, which refers to the node."""
-
-    __slots__ = ("array", "version")
-
-    def __init__(self, tensor: Variable) -> None:
-        self.array, self.version = tensor.array, tensor.version
-
-
-RESULT = object()  # stands for the result in the terms given to `record`
-FREED = object()  # what a freed graph has in the place of its operands
-
-
-class Into:
-    """A vjp that can write its value to memory given as `out`: the leaf's gradient needs no copy then."""
-
-    __slots__ = ("function",)
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self.function = function
-
-
-class RemovableHandle:
-    """Undoes a registration: `handle.remove()`."""
-
-    def __init__(self, hooks: list[Any], hook: Any, *, place: int | None = None) -> None:
-        self.hooks, self.hook = hooks, hook
-        hooks.insert(len(hooks) if place is None else place, hook)
-
-    def remove(self) -> None:
-        """Unregister the hook; a second call does nothing."""
-        if self.hook in self.hooks:
-            self.hooks.remove(self.hook)
-
-
-class _Thread(threading.local):
-    """Per thread, since ranks may be threads: is recording on, and the backward pass that is running."""
-
-    recording = True
-    running: _Backward | None = None
-
-
-thread = _Thread()
-_tensor_class: Any = None
-_new = object.__new__
-
-
-def bind_tensor_class(cls: type[Variable]) -> None:
-    """Tell the tape which class results have (the class needs the ops for its methods, so it comes later)."""
-    global _tensor_class
-    _tensor_class = cls
-
-
-def wrap(array: Array) -> Tensor:
-    """A tensor without history over this array."""
-    tensor = _new(_tensor_class)
-    # NumPy returns a scalar object where a zero-dimensional array is meant
-    tensor.array = array if array.__class__ is ndarray or is_array(array) else np.asarray(array)
-    tensor.needs, tensor.node, tensor.version = False, None, [0]
-    return tensor  # type: ignore[no-any-return]
-
-
-def record(name: str, array: Array, *terms: tuple[Any, ...]) -> Tensor:
-    """The tensor over `array`, with a node on the tape if an input needs a gradient. terms: (input, vjp, *saved)."""
-    tensor = wrap(array)
-    if thread.recording:
-        edges = tuple([edge(source, vjp, saved, tensor) for source, vjp, *saved in terms if source.needs])
-        if edges:
-            tensor.needs, tensor.node = True, Node(name, edges)
-    return tensor
-
-
-def edge(source: Variable, vjp: Any, saved: Sequence[Any], result: Variable) -> tuple[Any, ...]:
-    """What a node keeps for one of its inputs."""
-    if not saved:
-        return (source.node or source, vjp, (), ())
-    kept, versions = [], []
-    for item in saved:
-        if item is RESULT:
-            item = Result(result)
-        kept.append(item)
-        versions.append(item.version[0] if hasattr(item, "version") else 0)
-    return (source.node or source, vjp, tuple(kept), tuple(versions))
-
-
-def record_view(name: str, read: Callable[[Any], Any], source: Variable, vjp: Callable[..., Any]) -> Tensor:
-    """The tensor over `read(source)`, elements in the same memory: in-place changes of either count for both.
-
-    read takes arrays, and gradients of the source whatever their layout; vjp is its transpose.
-    """
-    tensor = record(name, read(source.array), (source, vjp))
-    tensor.version = version = source.version
-    tensor._view = (source, read, vjp if thread.recording else None)
-    if source.node is not None or not source.needs:  # a leaf that requires gradients is not changed while recording
-        version.append(weakref.ref(tensor))
-        if len(version) > 16 and not len(version) & (len(version) - 1):
-            version[1:] = [view for view in version[1:] if view() is not None]
-    return tensor
-
-
-def rewrite_history(tensor: Variable, node: Node) -> None:
-    """`node` is what made the elements that an in-place op gave the tensor: tell the memory's base, and all its views.
-
-    The base's gradient then flows to `node` where the tensor reads it, and to what made the base elsewhere. The views
-    read the base anew.
-    """
-    base, read = tensor, None
-    while base._view is not None:
-        source, step, _ = base._view
-        read = step if read is None else _then(step, read)
-        base = source
-    if read is None:
-        base.node = node
-    else:
-        kept = array_module(base.array).ones_like(base.array, dtype=bool)  # in the layout of the base, so views read it
-        read(kept)[...] = False
-        edges = [(base.node or base, lambda g, kept: _only(g, kept), (kept,), (0,))] if base.needs else []
-        base.node = Node("CopySlices", (*edges, (node, lambda g: read(g), (), ())))
-    base.needs = True
-    for reference in base.version[1:]:
-        view = reference()
-        if view is not None and view._view[2] is not None and (view.node is not None or not view.needs):
-            source, _, vjp = view._view
-            if source.needs:
-                view.node, view.needs = Node("AsStridedBackward0", ((source.node or source, vjp, (), ()),)), True
-
-
-def _then(first: Callable[[Any], Any], second: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    return lambda a: second(first(a))
-
-
-def _only(g: Any, kept: Array) -> Any:
-    """The gradient where `kept` holds, 0 elsewhere, whatever it is there."""
-    if isinstance(g, Variable):
-        return record("MaskedFillBackward0", _only(g.array, kept), (g, lambda g: _only(g, kept)))
-    return array_module(g).where(kept, g, g.dtype.type(0))
-
-
-def is_grad_enabled() -> bool:
-    """Whether ops record their gradients in this thread (PyTorch: is_grad_enabled)."""
-    return thread.recording
-
-
-class _Recording(contextlib.ContextDecorator):
-    """Recording is `mode` within the block or the decorated function."""
-
-    mode: bool
-
-    def __enter__(self) -> None:
-        self.before = thread.recording
-        thread.recording = self.mode
-
-    def __exit__(self, *_: object) -> None:
-        thread.recording = self.before
-
-    def __call__(self, function: F) -> F:
-        if inspect.isgeneratorfunction(function):
-            raise TypeError(f"expected a function, found the generator {function.__name__}: use the block inside it")
-        return super().__call__(function)
-
-
-class no_grad(_Recording):
-    """Within the block (or the decorated function) nothing is recorded."""
-
-    mode = False
-
-    @overload
-    def __new__(cls, function: None = None) -> Self: ...
-    @overload
-    def __new__(cls, function: F) -> F: ...  # type: ignore[misc]
-    def __new__(cls, function: Any = None) -> Any:
-        """Also a decorator without parentheses."""
-        return super().__new__(cls) if function is None else cls()(function)
-
-    def _recreate_cm(self) -> Self:
-        return type(self)()  # a decorated function may recurse: every call remembers its own state
-
-
-class enable_grad(no_grad):
-    """Within the block recording is on, also inside no_grad."""
-
-    mode = True
-
-
-class set_grad_enabled(_Recording):
-    """Switch recording on or off: at once, and until the end of the block when used as a context manager."""
-
-    def __init__(self, mode: bool) -> None:
-        self.mode, self.before = mode, thread.recording
-        thread.recording = mode
-
-    def __enter__(self) -> None:
-        thread.recording = self.mode
-
-    def __call__(self, function: F) -> F:
-        thread.recording = self.before  # a decorator switches when the function is called
-        return super().__call__(function)
-
-    def _recreate_cm(self) -> Self:
-        return type(self)(self.mode)
-
-
-def running_backward() -> _Backward:
+def running_backward() -> Backward:
     """The backward pass that is under way in this thread; RuntimeError when there is none."""
     if thread.running is None:
         raise RuntimeError("expected a running backward pass in this thread (call this from a gradient hook)")
@@ -301,7 +37,7 @@ def backward(
     RuntimeError for a non-scalar without gradient, a tensor without history, and a graph that was freed.
     """
     seeds = None if grad_tensors is None else _as_tuple(grad_tensors)
-    _Backward(retain_graph, create_graph).run(_as_tuple(tensors), seeds)
+    Backward(retain_graph, create_graph).run(_as_tuple(tensors), seeds)
 
 
 def grad(
@@ -321,7 +57,7 @@ def grad(
         if not tensor.needs:
             raise RuntimeError("One of the differentiated Tensors does not require grad")
     keys = [tensor.node or tensor for tensor in wanted]
-    run = _Backward(retain_graph, create_graph, set(keys))
+    run = Backward(retain_graph, create_graph, set(keys))
     run.run(_as_tuple(outputs), None if grad_outputs is None else _as_tuple(grad_outputs))
     unused = [i for i, key in enumerate(keys) if key not in run.found]
     if unused and not allow_unused:
@@ -336,7 +72,7 @@ def _as_tuple(value: Any) -> tuple[Any, ...]:
     return (value,) if isinstance(value, Variable) else tuple(value)
 
 
-class _Backward:
+class Backward:
     """One backward pass: iterative, each node runs once all gradients that flow into it have arrived.
 
     Gradients are arrays, or Tensors with create_graph. wanted: the nodes and leaves whose gradients `grad` asks for;

@@ -1,0 +1,78 @@
+"""Switching the recording of gradients on and off."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections.abc import Callable
+from typing import Any, Self, TypeVar, overload
+
+from .tape import thread
+
+__all__ = ["enable_grad", "is_grad_enabled", "no_grad", "set_grad_enabled"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def is_grad_enabled() -> bool:
+    """Whether ops record their gradients in this thread (PyTorch: is_grad_enabled)."""
+    return thread.recording
+
+
+class _Recording(contextlib.ContextDecorator):
+    """Recording is `mode` within the block or the decorated function."""
+
+    mode: bool
+
+    def __enter__(self) -> None:
+        self.before = thread.recording
+        thread.recording = self.mode
+
+    def __exit__(self, *_: object) -> None:
+        thread.recording = self.before
+
+    def __call__(self, function: F) -> F:
+        if inspect.isgeneratorfunction(function):
+            raise TypeError(f"expected a function, found the generator {function.__name__}: use the block inside it")
+        return super().__call__(function)
+
+
+class no_grad(_Recording):
+    """Within the block (or the decorated function) nothing is recorded."""
+
+    mode = False
+
+    @overload
+    def __new__(cls, function: None = None) -> Self: ...
+    @overload
+    def __new__(cls, function: F) -> F: ...  # type: ignore[misc]
+    def __new__(cls, function: Any = None) -> Any:
+        """Also a decorator without parentheses."""
+        return super().__new__(cls) if function is None else cls()(function)
+
+    def _recreate_cm(self) -> Self:
+        return type(self)()  # a decorated function may recurse: every call remembers its own state
+
+
+class enable_grad(no_grad):
+    """Within the block recording is on, also inside no_grad."""
+
+    mode = True
+
+
+class set_grad_enabled(_Recording):
+    """Switch recording on or off: at once, and until the end of the block when used as a context manager."""
+
+    def __init__(self, mode: bool) -> None:
+        self.mode, self.before = mode, thread.recording
+        thread.recording = mode
+
+    def __enter__(self) -> None:
+        thread.recording = self.mode
+
+    def __call__(self, function: F) -> F:
+        thread.recording = self.before  # a decorator switches when the function is called
+        return super().__call__(function)
+
+    def _recreate_cm(self) -> Self:
+        return type(self)(self.mode)

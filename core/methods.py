@@ -43,6 +43,12 @@ class Methods(Variable):
     div_ = __itruediv__ = in_place(elementwise.div)
     pow_ = __ipow__ = in_place(elementwise.pow)
 
+    clamp_, clip_ = in_place(elementwise.clamp), in_place(elementwise.clip)
+    exp_, log_, sqrt_, relu_ = map(in_place, (elementwise.exp, elementwise.log, elementwise.sqrt, elementwise.relu))
+    tanh_, sigmoid_, neg_, abs_ = map(
+        in_place, (elementwise.tanh, elementwise.sigmoid, elementwise.neg, elementwise.abs)
+    )
+
     add = __add__ = __radd__ = elementwise.add
     sub = subtract = __sub__ = elementwise.sub
     __rsub__ = elementwise.rsub
@@ -55,6 +61,17 @@ class Methods(Variable):
     abs = absolute = __abs__ = elementwise.abs
     maximum, minimum, sign = elementwise.maximum, elementwise.minimum, elementwise.sign
     exp, log, sqrt, sin, cos = elementwise.exp, elementwise.log, elementwise.sqrt, elementwise.sin, elementwise.cos
+    expm1, log1p, rsqrt, reciprocal = elementwise.expm1, elementwise.log1p, elementwise.rsqrt, elementwise.reciprocal
+    square, tan, erf, xlogy, lerp = (
+        elementwise.square,
+        elementwise.tan,
+        elementwise.erf,
+        elementwise.xlogy,
+        elementwise.lerp,
+    )
+    floor, ceil, trunc, round = elementwise.floor, elementwise.ceil, elementwise.trunc, elementwise.round
+    clamp = clip = elementwise.clamp
+    clamp_min, clamp_max = elementwise.clamp_min, elementwise.clamp_max
     tanh, sigmoid, relu = elementwise.tanh, elementwise.sigmoid, elementwise.relu
 
     eq, ne = elementwise.eq, elementwise.ne

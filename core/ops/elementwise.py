@@ -6,6 +6,7 @@ arrays instead of Tensors every op here simply computes, so that a vjp can call 
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -13,15 +14,17 @@ from typing import Any
 import numpy as np
 
 from ..autograd import RESULT, Node, Variable, edge, record, thread, wrap
-from ..backend import Array, array_module, is_array
+from ..backend import Array, array_module, is_array, special
 from ..dtypes import floating, get_default_dtype, of, result_type
 
 # fmt: off
 __all__ = [
-    "abs", "add", "bitwise_and", "bitwise_not", "bitwise_or", "bitwise_xor", "cos", "div", "eq", "exp",
-    "floor_divide", "ge", "gt", "isfinite", "isinf", "isnan", "le", "log", "logical_and", "logical_not", "logical_or",
-    "lt", "maximum", "minimum", "mul", "ne", "neg", "pow", "relu", "remainder", "rsub", "sigmoid", "sign", "sin",
-    "sqrt", "sub", "tanh", "where",
+    "abs", "add", "bitwise_and", "bitwise_not", "bitwise_or", "bitwise_xor", "ceil", "clamp", "clamp_max", "clamp_min",
+    "clip",
+    "cos", "div", "eq", "erf", "exp", "expm1", "floor", "floor_divide", "ge", "gt", "isfinite", "isinf", "isnan",
+    "le", "lerp", "log", "log1p", "logical_and", "logical_not", "logical_or", "lt", "maximum", "minimum", "mul", "ne",
+    "neg", "pow", "reciprocal", "relu", "remainder", "round", "rsqrt", "rsub", "sigmoid", "sign", "sin", "sqrt",
+    "square", "sub", "tan", "tanh", "trunc", "where", "xlogy",
 ]
 # fmt: on
 
@@ -176,6 +179,23 @@ def _power(a: Any, b: Any) -> Array:
     return a**b
 
 
+def _no_bool(x: Array) -> Array:
+    """x, checked: bools are no numbers."""
+    if x.dtype.kind == "b":
+        raise NotImplementedError("not implemented for 'Bool'")
+    return x
+
+
+def _times_log(a: Any, b: Any) -> Array:
+    """a * log(b); 0 where a is, but NaN where b is."""
+    return np.where((a == 0) & ~np.isnan(b), 0.0, a * _log(b))
+
+
+def _log(b: Any) -> Any:
+    """log(b), of a number as a number, which widens nothing."""
+    return float(np.log(b)) if is_number(b) else log(b)
+
+
 def _divisor(b: Any) -> Any:
     """b, checked: floating point divides by zero, integers do not, and bools are no numbers."""
     if not is_number(b) and b.dtype.kind != "f":
@@ -184,6 +204,11 @@ def _divisor(b: Any) -> Any:
         if not b.all():
             raise RuntimeError("ZeroDivisionError")
     return b
+
+
+def _special(name: str) -> Callable[[Array], Array]:
+    """SciPy's function of one argument; it has none for half precision."""
+    return lambda x: getattr(special(x), name)(x).astype(x.dtype, copy=False)
 
 
 # arithmetic
@@ -217,12 +242,32 @@ abs = unary("Abs", np.absolute, lambda g, x: g * sign(x))
 # exponential, trigonometric and logistic functions
 exp = unary("Exp", np.exp, lambda g, y: g * y, to_float=True)
 sqrt = unary("Sqrt", np.sqrt, lambda g, y: g / (2 * y), to_float=True)
+expm1 = unary("Expm1", np.expm1, lambda g, y: g * (y + 1), to_float=True)
+log1p = unary("Log1P", np.log1p, lambda g, x: g / (x + 1), to_float=True)
+rsqrt = unary("Rsqrt", lambda x: 1 / np.sqrt(x), lambda g, y: g * (y * y * y) * -0.5, to_float=True)
+reciprocal = unary("Reciprocal", lambda x: 1 / x, lambda g, y: -g * (y * y), to_float=True)
+erf = unary("Erf", _special("erf"), lambda g, x: g * exp(-x * x) * (2 / math.sqrt(math.pi)), to_float=True)
 cos: Op
 sin: Op = unary("Sin", np.sin, lambda g, x: g * cos(x), to_float=True)
 cos = unary("Cos", np.cos, lambda g, x: -g * sin(x), to_float=True)
+tan = unary("Tan", np.tan, lambda g, y: g * (1 + y * y), to_float=True)
 tanh = unary("Tanh", np.tanh, lambda g, y: g * (1 - y * y), to_float=True)
 sigmoid = unary("Sigmoid", lambda x: 1 / (1 + np.exp(-x)), lambda g, y: g * (y * (1 - y)), to_float=True)
 relu = unary("Relu", lambda x: np.maximum(x, 0), lambda g, y: g * ~(y <= 0))  # so written, NaN passes
+
+# rounding
+floor = unary("Floor", lambda x: np.floor(_no_bool(x)), lambda g: g * 0)
+ceil = unary("Ceil", lambda x: np.ceil(_no_bool(x)), lambda g: g * 0)
+trunc = unary("Trunc", lambda x: np.trunc(_no_bool(x)), lambda g: g * 0)
+
+xlogy = binary(
+    "Xlogy",
+    lambda a, b: _times_log(a, b),
+    lambda g, a, b: where((a == 0) & (b <= 0), 0.0, g * _log(b)),
+    lambda g, a, b: g * a / b,
+    to_float=True,
+    digits="02",
+)
 
 # comparison and logic: no gradients
 eq = binary("Eq", operator.eq)
@@ -241,6 +286,71 @@ bitwise_not = unary("BitwiseNot", operator.invert)
 isnan = unary("Isnan", np.isnan)
 isfinite = unary("Isfinite", np.isfinite)
 isinf = unary("Isinf", np.isinf)
+
+
+def square(input: Any) -> Any:
+    """input ** 2."""
+    return pow(input, 2)
+
+
+def round(input: Any, *, decimals: int = 0) -> Any:
+    """To the nearest number with so many decimals (negative: to tens, hundreds); halves go to the even one."""
+    x = _no_bool(input.array)
+    if decimals and x.dtype.kind in "iu":
+        raise NotImplementedError(f"round with decimals is not implemented for {of(x.dtype)} tensors")
+    return record(f"RoundBackward{int(decimals != 0)}", np.round(x, decimals), (input, lambda g: g * 0))
+
+
+def clamp(input: Any, min: Any = None, max: Any = None) -> Any:
+    """input, but at least min and at most max (numbers or tensors; max where they cross). NaN stays."""
+    bounds = [v for v in (min, max) if v is not None]
+    if not bounds:
+        raise RuntimeError("mpigrad.clamp: At least one of 'min' or 'max' must not be None")
+    tensors = [v for v in bounds if isinstance(v, Variable)]
+    for bound in bounds:  # to the dtype of all three
+        input, _ = promoted(input, bound)
+    min, max = (cast(v, input.array.dtype) if isinstance(v, Variable) else v for v in (min, max))
+    x, low, high = (v.array if isinstance(v, Variable) else v for v in (input, min, max))
+    _no_bool(x)
+    try:
+        value = x if low is None else np.maximum(x, low)
+        value = value if high is None else np.minimum(value, high)
+    except ValueError:
+        raise RuntimeError(cannot_broadcast(*[np.shape(v) for v in (x, low, high) if v is not None])) from None
+
+    def vjp(which: int, shape: tuple[int, ...]) -> Vjp:
+        return lambda g, *saved: sum_to(where(_binding(*saved)[which], g, 0.0), shape)
+
+    operands = (input, min, max)
+    terms = [(v, vjp(i, v.array.shape), *operands) for i, v in enumerate(operands) if isinstance(v, Variable)]
+    return record("ClampBackward0" if tensors else "ClampBackward1", value, *terms)
+
+
+def _binding(x: Any, low: Any, high: Any) -> tuple[Any, Any, Any]:
+    """Where clamp gives x itself, its lower and its upper bound."""
+    if low is None:
+        return x <= high, None, x > high
+    if high is None:
+        return x >= low, x < low, None
+    return (x >= low) & (x <= high), (x < low) & (low < high), (x > high) | (high < low)
+
+
+clip = clamp
+
+
+def clamp_min(input: Any, min: Any) -> Any:
+    """input, but at least min."""
+    return clamp(input, min)
+
+
+def clamp_max(input: Any, max: Any) -> Any:
+    """input, but at most max."""
+    return clamp(input, None, max)
+
+
+def lerp(input: Any, end: Any, weight: Any) -> Any:
+    """input + weight * (end - input)."""
+    return input + weight * (end - input)
 
 
 def where(condition: Any, input: Any, other: Any) -> Any:

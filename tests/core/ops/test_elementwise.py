@@ -26,9 +26,11 @@ def method(name: str) -> Any:
     return lambda m, *inputs: getattr(m, name)(*inputs)
 
 
-UNARY = ["neg", "abs", "exp", "sin", "cos", "tanh", "sigmoid", "relu", "sign"]
+UNARY = ["neg", "abs", "exp", "sin", "cos", "tanh", "sigmoid", "relu", "sign", "expm1", "erf", "tan", "square"]
+UNARY += ["floor", "ceil", "trunc", "round"]
+UNARY_POSITIVE = ["log", "sqrt", "log1p", "rsqrt", "reciprocal"]
 LOGICAL = ["logical_not", "isnan", "isfinite", "isinf"]
-BINARY = ["add", "sub", "rsub", "mul", "div", "pow", "floor_divide", "remainder", "maximum", "minimum"]
+BINARY = ["add", "sub", "rsub", "mul", "div", "pow", "floor_divide", "remainder", "maximum", "minimum", "xlogy"]
 COMPARISONS = ["eq", "ne", "lt", "le", "gt", "ge", "logical_and", "logical_or"]
 BITWISE = ["bitwise_and", "bitwise_or", "bitwise_xor"]
 NUMBERLESS = {"maximum", "minimum", "logical_and", "logical_or"}  # torch takes no number in these
@@ -49,7 +51,7 @@ def made(a: Any, b: Any) -> tuple[np.ndarray, np.ndarray]:
 
 ROWS: list[tuple[Any, ...]] = [
     *[(op, method(op), (np.asarray(normal(s)),)) for op in UNARY for s in SHAPES],
-    *[(op, method(op), (positive(s),)) for op in ("log", "sqrt") for s in SHAPES],
+    *[(op, method(op), (positive(s),)) for op in UNARY_POSITIVE for s in SHAPES],
     *[(op, method(op), (whole(0, -1.5, np.nan, np.inf),)) for op in LOGICAL],
     *[(op, method(op), made(*pair)) for op in BINARY + COMPARISONS for pair in PAIRS],
     *[
@@ -91,6 +93,18 @@ ROWS: list[tuple[Any, ...]] = [
     ("where", method("where"), (np.array([[True], [False]]), -1, positive((3,)))),
     ("where", method("where"), (np.array(True), positive(()), positive(()))),
     ("where, method", lambda m, c, a, b: a.where(c, b), (np.array([True, False]), normal(2), normal(2))),
+    *[
+        ("clamp", lambda m, a, low, high: a.clamp(low, high), (whole(-3, -1, 0, np.nan, 1, 3), *bounds), "kink")
+        for bounds in ((-1, 1), (None, 0.5), (-1, None), (1, -1), (whole(-1), whole(*range(6)) - 2))
+        + ((whole(*range(6)), whole(*range(5, -1, -1))), (None, whole(0, 1, -1, 2, 3, -1)))
+    ],
+    ("clamp", lambda m, a: a.clamp(1, 2.5), (np.array([1, 2, 3]),)),
+    ("clip", lambda m, a: [a.clip(0.1), m.clip(a, max=0.5)], (normal(4),), "name"),
+    ("clamp_min", lambda m, a: [a.clamp_min(0.1), m.clamp_min(a, a * 2)], (normal(4),), "name"),
+    ("clamp_max", lambda m, a: [a.clamp_max(0.1), m.clamp_max(a, a * 2)], (normal(4),), "name"),
+    ("round", lambda m, a: [a.round(decimals=1), m.round(a, decimals=-1)], (whole(2.35, -1.25, 15, 26),), "kink"),
+    *[("lerp", method("lerp"), (normal((2, 3)), normal(3), w), "name") for w in (0.3, 1.0, normal((2, 1)))],
+    ("xlogy", method("xlogy"), (whole(0, 0, 2, np.nan, 0), whole(0, -1, 3, 1, np.nan)), "kink"),
     ("int + float", method("add"), (np.array([1, 2]), normal(2))),
     ("float32 * float64", method("mul"), (np.float32([1, 2]), normal(2))),
     ("0-d float64 * float32", method("mul"), (np.asarray(2.5), np.float32([1, 2]))),
@@ -109,10 +123,10 @@ def operands(m: Any, dtype: str) -> list[Any]:
     return [m.tensor([3, 0, 2, 1], dtype=made), m.tensor(2, dtype=made)]
 
 
-COMPUTED_BOOLS = {"abs", "relu", "sub", "rsub"}  # torch refuses bools here
+COMPUTED_BOOLS = {"abs", "relu", "sub", "rsub", "square"}  # torch refuses bools here
 
 
-@pytest.mark.parametrize("op", [*UNARY, *LOGICAL, "log", "sqrt", "bitwise_not"])
+@pytest.mark.parametrize("op", [*UNARY, *UNARY_POSITIVE, *LOGICAL, "bitwise_not"])
 def test_unary_dtypes(op: str, torch: Any) -> None:
     for dtype, which in itertools.product(DTYPES, (0, 1)):
         call = lambda m, dtype=dtype, which=which: getattr(m, op)(operands(m, dtype)[which])

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..backend import array_module
-from .tape import FREED, Into, Node, Result, Variable, thread, wrap
+from .anomaly import explain
+from .tape import FREED, Dropped, Into, Node, Result, Variable, thread, wrap
 
 __all__ = ["Backward", "backward", "grad", "queue_callback", "running_backward"]
 
@@ -114,6 +115,9 @@ class Backward:
             thread.recording = recording
             for callback in self.callbacks:
                 callback()
+        except Exception as error:
+            explain(error, key)
+            raise
         finally:
             thread.running, thread.recording = outer, recording
 
@@ -178,7 +182,8 @@ class Backward:
                 self.found[node] = gradient if self.lift else wrap(gradient.copy())
         pending, route = self.pending, self.route
         ran = route is None
-        for parent, vjp, saved, versions in node.edges:
+        check = thread.check
+        for place, (parent, vjp, saved, versions) in enumerate(node.edges):
             leaf = parent.__class__ is not Node
             if gradient is not None and (route is None or parent in route):
                 ran = True
@@ -190,6 +195,8 @@ class Backward:
                     value = vjp.function(gradient, *arguments, out=out)
                 else:
                     value = vjp(gradient, *arguments)
+                if check is not None:
+                    check(node, place, value)
                 if value is not None:
                     if parent not in pending:
                         pending[parent] = value
@@ -207,6 +214,15 @@ class Backward:
 
     def _arguments(self, node: Node, saved: tuple[Any, ...], versions: tuple[int, ...]) -> list[Any]:
         """The operands that a vjp saved, checked to be as they were when it saved them."""
+        if saved[0] is FREED:
+            raise RuntimeError(
+                "Trying to backward through the graph a second time (or directly access saved tensors after they have "
+                "already been freed). Saved intermediate values of the graph are freed when you call .backward() or "
+                "autograd.grad(). Specify retain_graph=True if you need to backward through the graph a second time "
+                "or if you need to access saved tensors after calling backward."
+            )
+        while isinstance(saved[0], Dropped):
+            saved, versions = saved[0].recall()
         arguments = []
         for item, version in zip(saved, versions, strict=False):
             if isinstance(item, (Variable, Result)):
@@ -219,13 +235,6 @@ class Backward:
                 arguments.append(value)
             else:
                 arguments.append(item)
-        if saved[0] is FREED:
-            raise RuntimeError(
-                "Trying to backward through the graph a second time (or directly access saved tensors after they have "
-                "already been freed). Saved intermediate values of the graph are freed when you call .backward() or "
-                "autograd.grad(). Specify retain_graph=True if you need to backward through the graph a second time "
-                "or if you need to access saved tensors after calling backward."
-            )
         return arguments
 
     def _hooked(self, hooks: list[Any] | None, gradient: Any) -> Any:

@@ -9,7 +9,14 @@ from typing import Any, Self, TypeVar, overload
 
 from .tape import thread
 
-__all__ = ["enable_grad", "is_grad_enabled", "no_grad", "set_grad_enabled"]
+__all__ = [
+    "enable_grad",
+    "inference_mode",
+    "is_grad_enabled",
+    "is_inference_mode_enabled",
+    "no_grad",
+    "set_grad_enabled",
+]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -58,6 +65,34 @@ class enable_grad(no_grad):
     """Within the block recording is on, also inside no_grad."""
 
     mode = True
+
+
+class inference_mode(_Recording):
+    """As no_grad; inference_mode(False) changes nothing."""
+
+    def __new__(cls, mode: Any = True) -> Any:
+        """Also a decorator without parentheses."""
+        return super().__new__(cls) if isinstance(mode, bool) else cls()(mode)
+
+    def __init__(self, mode: bool = True) -> None:
+        self.inference = mode
+
+    def __enter__(self) -> None:
+        self.mode = not self.inference and thread.recording
+        self.outer, thread.inference = thread.inference, self.inference
+        super().__enter__()
+
+    def __exit__(self, *_: object) -> None:
+        super().__exit__()
+        thread.inference = self.outer
+
+    def _recreate_cm(self) -> Self:
+        return type(self)(self.inference)
+
+
+def is_inference_mode_enabled() -> bool:
+    """Whether `inference_mode` is on in this thread."""
+    return thread.inference
 
 
 class set_grad_enabled(_Recording):

@@ -23,6 +23,7 @@ from ..backend import Array, array_module, is_array
 __all__ = [
     "FREED",
     "RESULT",
+    "Dropped",
     "Into",
     "Node",
     "RemovableHandle",
@@ -34,6 +35,7 @@ __all__ = [
     "record_view",
     "rewrite_history",
     "thread",
+    "watching",
     "wrap",
 ]
 
@@ -69,8 +71,9 @@ class Variable:
 class Node:
     """One recorded op: its name as PyTorch prints it, and an edge (input, vjp, saved, versions) per input to learn."""
 
-    __slots__ = ("__weakref__", "_name", "edges", "hooks")
+    __slots__ = ("__weakref__", "_name", "edges", "hooks", "maker")
 
+    maker: Any  # the line that recorded it, in anomaly mode
     edges: tuple[tuple[Any, Callable[..., Any] | Into, tuple[Any, ...], tuple[int, ...]], ...]
 
     def __init__(self, name: str, edges: Any) -> None:
@@ -87,6 +90,17 @@ class Node:
         """The nodes that gradients flow to next; a leaf stands for its own accumulation."""
         return tuple((parent, 0) for parent, *_ in self.edges)
 
+    def register_prehook(self, hook: Callable[[tuple[Any, ...]], Any]) -> RemovableHandle:
+        """Call hook with (gradient,) before it flows on; a tuple that it returns replaces it."""
+
+        def unpacking(gradient: Any) -> Any:
+            changed = hook((gradient,))
+            return None if changed is None else changed[0]
+
+        if self.hooks is None:
+            self.hooks = []
+        return RemovableHandle(self.hooks, unpacking)
+
     def __repr__(self) -> str:
         return f"<{self._name}>"
 
@@ -98,6 +112,45 @@ class Result:
 
     def __init__(self, tensor: Variable) -> None:
         self.array, self.version = tensor.array, tensor.version
+
+
+class watching:
+    """Within the block `watcher` is called with every node that this thread records. Outside it costs nothing."""
+
+    lock = threading.Lock()
+    blocks = 0
+    init = Node.__init__
+
+    def __init__(self, watcher: Callable[[Node], None]) -> None:
+        self.watcher = watcher
+
+    def __enter__(self) -> None:
+        thread.watchers = (*thread.watchers, self.watcher)
+        with watching.lock:
+            watching.blocks += 1
+            Node.__init__ = watching.announce  # type: ignore[method-assign, assignment]
+
+    def __exit__(self, *_: object) -> None:
+        thread.watchers = tuple([watcher for watcher in thread.watchers if watcher is not self.watcher])
+        with watching.lock:
+            watching.blocks -= 1
+            if not watching.blocks:
+                Node.__init__ = watching.init  # type: ignore[method-assign]
+
+    @staticmethod
+    def announce(node: Node, name: str, edges: Any) -> None:
+        watching.init(node, name, edges)
+        for watcher in thread.watchers:
+            watcher(node)
+
+
+class Dropped:
+    """In the place of what an edge saved: how to compute it again. recall: () -> (saved, versions)."""
+
+    __slots__ = ("recall",)
+
+    def __init__(self, recall: Callable[[], tuple[tuple[Any, ...], tuple[int, ...]]]) -> None:
+        self.recall = recall
 
 
 RESULT = object()  # stands for the result in the terms given to `record`
@@ -127,10 +180,13 @@ class RemovableHandle:
 
 
 class _Thread(threading.local):
-    """Per thread, since ranks may be threads: is recording on, and the backward pass that is running."""
+    """Per thread, since ranks may be threads: is recording on, which backward pass runs, who watches nodes."""
 
     recording = True
+    inference = False
     running: Backward | None = None
+    watchers: tuple[Callable[[Node], None], ...] = ()
+    check: Callable[[Node, int, Any], None] | None = None  # called with what each vjp returns, in anomaly mode
 
 
 thread = _Thread()

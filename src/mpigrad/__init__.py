@@ -32,15 +32,11 @@ half, float, double = float16, float32, float64
 short, int, long = int16, int32, int64
 bool = bool_
 
-# PyTorch's module names, so that `import mpigrad.nn.functional as F` and `import mpigrad.distributed as dist` work
+# PyTorch's module names, so that `import mpigrad.nn.functional as F` and `import mpigrad.distributed as dist` work;
+# also of every module below them, or Python would load it a second time under that name
 distributed = ddp
-for _name, _module in {
-    "autograd": autograd,
-    "data": data,
-    "distributed": ddp,
-    "nn": nn,
-    "nn.functional": nn.functional,
-    "nn.init": nn.init,
-    "optim": optim,
-}.items():
-    sys.modules[f"{__name__}.{_name}"] = _module
+sys.modules[f"{__name__}.distributed"] = ddp
+_PACKAGES = ("autograd", "data", "nn", "optim")
+for _name, _module in list(sys.modules.items()):
+    if _name.startswith(tuple(f"{__name__}.core.{package}" for package in _PACKAGES)):
+        sys.modules[_name.replace(".core.", ".", 1)] = _module

@@ -14,6 +14,7 @@ from ..ops.elementwise import sigmoid as sigmoid
 from ..ops.elementwise import tanh as tanh
 from ..ops.linalg import linear as linear
 from ..ops.loss import *
+from ..ops.norm import *
 from ..ops.reduce import log_softmax as log_softmax
 from ..ops.reduce import softmax as softmax
 

@@ -223,9 +223,7 @@ def batch_norm(
     options: Any = {"seen": _tracker(running_mean, running_var, momentum, size)}
     if not training:
         options = {"given": tuple(v.array.reshape(1, channels, 1) for v in (running_mean, running_var))}
-    return _normalized(
-        "NativeBatchNormBackward0", input, weight, bias, grid, (0, 2), (1, channels, 1), eps, **options
-    )
+    return _normalized("NativeBatchNormBackward0", input, weight, bias, grid, (0, 2), (1, channels, 1), eps, **options)
 
 
 def _tracker(running_mean: Any, running_var: Any, momentum: float, size: int) -> Any:

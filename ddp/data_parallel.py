@@ -8,7 +8,6 @@ batch weigh what they hold.
 from __future__ import annotations
 
 import contextlib
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from typing import Any, Self
 from weakref import WeakKeyDictionary
@@ -125,17 +124,19 @@ class DistributedDataParallel(Module):
                     tensor.register_hook(self._reached)
         return output
 
-    def named_modules(self, memo: set[Module] | None = None, prefix: str = "") -> Iterator[tuple[str, Module]]:
+    def named_modules(
+        self, memo: set[Module] | None = None, prefix: str = "", remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, Module]]:
         """The wrapped module and everything below it, under its own names."""
-        return self.module.named_modules(memo, prefix)
+        return self.module.named_modules(memo, prefix, remove_duplicate)
 
-    def state_dict(self, *, prefix: str = "") -> OrderedDict[str, Tensor]:
+    def state_dict(self, *, destination: Any = None, prefix: str = "", keep_vars: bool = False) -> Any:
         """The wrapped module's."""
-        return self.module.state_dict(prefix=prefix)
+        return self.module.state_dict(destination=destination, prefix=prefix, keep_vars=keep_vars)
 
-    def load_state_dict(self, state_dict: Mapping[str, Tensor], strict: bool = True) -> Any:
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Into the wrapped module; load the same on every rank."""
-        return self.module.load_state_dict(state_dict, strict)
+        return self.module.load_state_dict(state_dict, strict, assign)
 
     def train(self, mode: bool = True) -> Self:
         """Set training mode on the wrapped module."""

@@ -1,18 +1,23 @@
-"""Module: parameters, buffers and sub-modules are its plain attributes, in the order they were assigned."""
+"""Module: parameters, buffers and sub-modules are its plain attributes, in the order they were registered."""
 
 from __future__ import annotations
 
 from collections import OrderedDict, namedtuple
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from copy import deepcopy
 from typing import Any, Self, TypeVar
 
 from .. import dtypes
-from ..autograd import no_grad
+from ..autograd import RemovableHandle, no_grad
+from ..creation import empty_like
 from ..tensor import Parameter, Tensor, zero_gradients
+from .hooks import BackwardHooks
 
-__all__ = ["Module", "Parameter"]
+__all__ = ["Buffer", "Module", "Parameter"]
 
 T = TypeVar("T")
+EXTRA_STATE = "_extra_state"
+STRENGTH = ("buffer", "module", "parameter")  # the name of an earlier kind can be given to one of a later kind
 
 
 class _IncompatibleKeys(namedtuple("IncompatibleKeys", ["missing_keys", "unexpected_keys"])):
@@ -22,52 +27,265 @@ class _IncompatibleKeys(namedtuple("IncompatibleKeys", ["missing_keys", "unexpec
         return super().__repr__() if any(self) else "<All keys matched successfully>"
 
 
+class Buffer(Tensor):
+    """A tensor that a module registers as a buffer when it is assigned to an attribute."""
+
+    def __new__(cls, data: Tensor, *, persistent: bool = True) -> Buffer:
+        """Over the same memory as data. persistent: whether the buffer is part of the state dict."""
+        buffer = Tensor.__new__(cls)
+        buffer.array, buffer.version = data.array, data.version
+        buffer.persistent = persistent  # type: ignore[attr-defined]
+        return buffer  # type: ignore[return-value]
+
+    persistent: bool
+
+
+class _Held(MutableMapping[str, Any]):
+    """What a module has registered of one kind, by name: a view, so that writing to it registers."""
+
+    def __init__(self, module: Module, kind: str) -> None:
+        self.module, self.kind = module, kind
+
+    def __getitem__(self, name: str) -> Any:
+        if self.module._registered.get(name) != self.kind:
+            raise KeyError(name)
+        return self.module.__dict__[name]
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        self.module._registered[name] = self.kind
+        self.module.__dict__[name] = value
+
+    def __delitem__(self, name: str) -> None:
+        self[name]
+        self.module.__delattr__(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter([name for name, kind in self.module._registered.items() if kind == self.kind])
+
+    def __len__(self) -> int:
+        return sum(kind == self.kind for kind in self.module._registered.values())
+
+    def __repr__(self) -> str:
+        return repr(OrderedDict(self))
+
+
 class Module:
     """Base class of all networks: define `forward`, call the module.
 
-    Attributes that are Parameters or Modules are found by type; a tensor becomes a buffer by `register_buffer`.
+    Attributes that are Parameters, Buffers or Modules are registered when they are assigned; another tensor becomes a
+    buffer by `register_buffer`.
     """
 
     training: bool
-    _buffer_names: dict[str, bool]  # name: is it part of the state dict
+    _registered: dict[str, str]  # the kind of each registered attribute: "parameter", "buffer" or "module"
+    _non_persistent_buffers_set: set[str]
+    _module_hooks: dict[str, list[Any]] | None = None  # by the moment when they are called
 
     def __init__(self) -> None:
-        self.training = True
-        self._buffer_names = {}
+        super().__setattr__("training", True)
+        super().__setattr__("_registered", {})
+        super().__setattr__("_non_persistent_buffers_set", set())
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What the module computes."""
         raise NotImplementedError(f'Module [{type(self).__name__}] is missing the required "forward" function')
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.forward(*args, **kwargs)
+        if self._module_hooks is None:
+            return self.forward(*args, **kwargs)
+        for hook in self._called("before forward"):
+            args, kwargs = hook(self, args, kwargs) or (args, kwargs)
+        gates = None
+        if self._called("before backward") or self._called("after backward"):
+            gates = BackwardHooks(self, self._called("before backward"), self._called("after backward"))
+            args = gates.enter(args)
+        result = self.forward(*args, **kwargs)
+        for hook in self._called("after forward"):
+            changed = hook(self, args, kwargs, result)
+            result = result if changed is None else changed
+        return result if gates is None else gates.leave(result)
 
-    # --- what it holds ----------------------------------------------------------------------------------------------
+    # --- hooks --------------------------------------------------------------------------------------------------------
+
+    def _called(self, moment: str) -> list[Any]:
+        return self._module_hooks.get(moment, []) if self._module_hooks else []
+
+    def _hook(self, moment: str, hook: Any, prepend: bool = False) -> RemovableHandle:
+        if self._module_hooks is None:
+            self._module_hooks = {}
+        return RemovableHandle(self._module_hooks.setdefault(moment, []), hook, place=0 if prepend else None)
+
+    def register_forward_pre_hook(
+        self, hook: Callable[..., Any], *, prepend: bool = False, with_kwargs: bool = False
+    ) -> RemovableHandle:
+        """Call hook(module, args) before forward; what it returns replaces args.
+
+        with_kwargs: hook(module, args, kwargs), which returns None or (args, kwargs).
+        """
+
+        def call(module: Module, args: Any, kwargs: Any) -> Any:
+            changed = hook(module, args, kwargs) if with_kwargs else hook(module, args)
+            if changed is None:
+                return None
+            if not with_kwargs:
+                return (changed if isinstance(changed, tuple) else (changed,)), kwargs
+            if not isinstance(changed, tuple) or len(changed) != 2:
+                raise RuntimeError(
+                    f"forward pre-hook must return None or a tuple of (new_args, new_kwargs), but got {changed}."
+                )
+            return changed
+
+        return self._hook("before forward", call, prepend)
+
+    def register_forward_hook(
+        self, hook: Callable[..., Any], *, prepend: bool = False, with_kwargs: bool = False
+    ) -> RemovableHandle:
+        """Call hook(module, args, output) after forward; what it returns replaces the output.
+
+        with_kwargs: hook(module, args, kwargs, output).
+        """
+        call = hook if with_kwargs else lambda module, args, kwargs, output: hook(module, args, output)
+        return self._hook("after forward", call, prepend)
+
+    def register_full_backward_pre_hook(self, hook: Callable[..., Any], prepend: bool = False) -> RemovableHandle:
+        """Call hook(module, grad_output) before the module's backward; what it returns replaces grad_output."""
+        return self._hook("before backward", hook, prepend)
+
+    def register_full_backward_hook(self, hook: Callable[..., Any], prepend: bool = False) -> RemovableHandle:
+        """Call hook(module, grad_input, grad_output) after its backward; what it returns replaces grad_input."""
+        return self._hook("after backward", hook, prepend)
+
+    def register_state_dict_pre_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
+        """Call hook(module, prefix, keep_vars) before this module's entries are collected."""
+        return self._hook("before state_dict", hook)
+
+    def register_state_dict_post_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
+        """Call hook(module, state_dict, prefix, local_metadata) after them; it changes the dict in place."""
+        return self._hook("after state_dict", hook)
+
+    def register_load_state_dict_pre_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
+        """Call hook(module, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs).
+
+        It is called before loading, and may change the dict (a copy of the user's).
+        """
+        return self._hook("before load_state_dict", hook)
+
+    def register_load_state_dict_post_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
+        """Call hook(module, incompatible_keys) after loading; it may change the two lists, before they are errors."""
+        return self._hook("after load_state_dict", hook)
+
+    # --- what it holds ------------------------------------------------------------------------------------------------
+
+    @property
+    def _parameters(self) -> _Held:
+        return _Held(self, "parameter")
+
+    @property
+    def _buffers(self) -> _Held:
+        return _Held(self, "buffer")
+
+    @property
+    def _modules(self) -> _Held:
+        return _Held(self, "module")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        registered: dict[str, str] | None = getattr(self, "_registered", None)
+        kind = registered.get(name) if registered else None
+        found = "parameter" if isinstance(value, Parameter) else "module" if isinstance(value, Module) else None
+        if found is None and isinstance(value, Buffer):
+            found = "buffer"
+        if found is None and kind is None:
+            super().__setattr__(name, value)
+            return
+        if registered is None:
+            raise AttributeError(f"cannot assign {found}{'s' * (found == 'parameter')} before Module.__init__() call")
+        if kind is not None and found is not None and STRENGTH.index(found) < STRENGTH.index(kind):
+            found = None
+        if found is None and value is not None and (kind != "buffer" or not isinstance(value, Tensor)):
+            label = {"parameter": "parameter", "module": "child module", "buffer": "buffer"}[str(kind)]
+            wanted = {"parameter": "nn.Parameter", "module": "nn.Module", "buffer": "nn.Buffer, mpigrad.Tensor"}
+            raise TypeError(
+                f"cannot assign '{_typename(value)}' as {label} '{name}' (mpigrad.{wanted[str(kind)]} or None expected)"
+            )
+        if found is not None and found != kind:  # it changes its kind
+            if kind is not None or name in self.__dict__:
+                self.__delattr__(name)
+            if found != "module":
+                self._check_name(found, name)
+        if found == "parameter":
+            _check_leaf(name, value)
+        if isinstance(value, Buffer):
+            self._set_persistent(name, value.persistent)
+        registered[name] = found or str(kind)
+        self.__dict__[name] = value
+
+    def __delattr__(self, name: str) -> None:
+        if name in self._registered:
+            del self._registered[name], self.__dict__[name]
+            self._non_persistent_buffers_set.discard(name)
+        else:
+            super().__delattr__(name)
+
+    def __dir__(self) -> list[str]:
+        return sorted(name for name in super().__dir__() if not name[0].isdigit())
+
+    def _check_name(self, kind: str, name: Any) -> None:
+        """TypeError or KeyError unless an attribute of this kind can have this name."""
+        if not hasattr(self, "_registered"):
+            raise AttributeError(f"cannot assign {kind} before Module.__init__() call")
+        if not isinstance(name, str):
+            raise TypeError(f"{kind} name should be a string. Got {_typename(name)}")
+        if "." in name:
+            raise KeyError(f'{kind} name can\'t contain "."' + (f", got: {name}" if kind == "module" else ""))
+        if not name:
+            raise KeyError(f'{kind} name can\'t be empty string ""')
+        if hasattr(self, name) and self._registered.get(name) != kind:
+            raise KeyError(f"attribute '{name}' already exists")
+
+    def _set_persistent(self, name: str, persistent: bool) -> None:
+        (self._non_persistent_buffers_set.discard if persistent else self._non_persistent_buffers_set.add)(name)
 
     def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
         """Make `tensor` an attribute that moves and is saved with the module but is not learned."""
-        if not hasattr(self, "_buffer_names"):
-            raise AttributeError("cannot assign buffer before Module.__init__() call")
-        if hasattr(self, name) and name not in self._buffer_names:
-            raise KeyError(f"attribute '{name}' already exists")
-        self._buffer_names[name] = persistent
-        setattr(self, name, tensor)
+        self._check_name("buffer", name)
+        if tensor is not None and not isinstance(tensor, Tensor):
+            raise TypeError(
+                f"cannot assign '{_typename(tensor)}' object to buffer '{name}' (mpigrad.Tensor or None required)"
+            )
+        self._buffers[name] = tensor
+        self._set_persistent(name, persistent)
 
     def register_parameter(self, name: str, param: Parameter | None) -> None:
-        """Same as assigning it to the attribute `name`."""
-        setattr(self, name, param)
+        """Same as assigning it to the attribute `name`; None reserves the name."""
+        self._check_name("parameter", name)
+        if param is not None and not isinstance(param, Parameter):
+            raise TypeError(
+                f"cannot assign '{_typename(param)}' object to parameter '{name}' "
+                "(mpigrad.nn.Parameter or None required)"
+            )
+        if param is not None:
+            _check_leaf(name, param)
+        self._parameters[name] = param
 
     def add_module(self, name: str, module: Module | None) -> None:
         """Same as assigning it to the attribute `name`; names such as "0" are allowed here."""
-        setattr(self, name, module)
+        if module is not None and not isinstance(module, Module):
+            raise TypeError(f"{_typename(module)} is not a Module subclass")
+        self._check_name("module", name)
+        self._modules[name] = module
 
-    def _own_modules(self) -> Iterator[tuple[str, Module]]:
-        return ((k, v) for k, v in vars(self).items() if isinstance(v, Module))
+    register_module = add_module
+
+    def _own(self, kind: str) -> list[tuple[str, Any]]:
+        """What is registered of one kind and is not None."""
+        here = self.__dict__
+        pairs = [(name, here[name]) for name, found in self._registered.items() if found == kind]
+        return [pair for pair in pairs if pair[1] is not None]
 
     def named_children(self) -> Iterator[tuple[str, Module]]:
         """The direct sub-modules, each once."""
         seen = set()
-        for name, module in self._own_modules():
+        for name, module in self._own("module"):
             if module not in seen:
                 seen.add(module)
                 yield name, module
@@ -76,95 +294,206 @@ class Module:
         """The direct sub-modules, each once, without their names."""
         return (module for _, module in self.named_children())
 
-    def named_modules(self, memo: set[Module] | None = None, prefix: str = "") -> Iterator[tuple[str, Module]]:
-        """This module and everything below it, each once, outside first."""
+    def named_modules(
+        self, memo: set[Module] | None = None, prefix: str = "", remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, Module]]:
+        """This module and everything below it, outside first; each once, or under all its names."""
         memo = set() if memo is None else memo
         if self not in memo:
-            memo.add(self)
+            if remove_duplicate:
+                memo.add(self)
             yield prefix, self
-            for name, child in self.named_children():
-                yield from child.named_modules(memo, f"{prefix}.{name}" if prefix else name)
+            for name, child in self._own("module"):
+                yield from child.named_modules(memo, f"{prefix}.{name}" if prefix else name, remove_duplicate)
 
     def modules(self) -> Iterator[Module]:
         """This module and everything below it, without their names."""
         return (module for _, module in self.named_modules())
 
-    def _collect(self, pick: Callable[[Module], Iterator[tuple[str, T]]], recurse: bool) -> Iterator[tuple[str, T]]:
-        """What `pick` finds in each module, under its full name, each object once."""
+    def _collect(
+        self, kind: str, prefix: str, recurse: bool, remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, Any]]:
+        """What each module holds of one kind, under its full name."""
         seen = set()
-        for prefix, module in self.named_modules() if recurse else (("", self),):
-            for name, value in pick(module):
+        inside = self.named_modules(None, prefix, remove_duplicate) if recurse else ((prefix, self),)
+        for place, module in inside:
+            for name, value in module._own(kind):
                 if value not in seen:
-                    seen.add(value)
-                    yield (f"{prefix}.{name}" if prefix else name), value
+                    if remove_duplicate:
+                        seen.add(value)
+                    yield (f"{place}.{name}" if place else name), value
 
-    def _own_parameters(self) -> Iterator[tuple[str, Parameter]]:
-        return ((k, v) for k, v in vars(self).items() if isinstance(v, Parameter))
-
-    def _own_buffers(self) -> Iterator[tuple[str, Tensor]]:
-        return ((k, getattr(self, k)) for k in self._buffer_names if getattr(self, k) is not None)
-
-    def named_parameters(self, recurse: bool = True) -> Iterator[tuple[str, Parameter]]:
-        """Every parameter once, with its name such as "0.weight"."""
-        return self._collect(Module._own_parameters, recurse)
+    def named_parameters(
+        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, Parameter]]:
+        """Every parameter with its name such as "0.weight"; each once, or under all its names."""
+        return self._collect("parameter", prefix, recurse, remove_duplicate)
 
     def parameters(self, recurse: bool = True) -> Iterator[Parameter]:
         """Every parameter once."""
-        return (parameter for _, parameter in self.named_parameters(recurse))
+        return (parameter for _, parameter in self.named_parameters(recurse=recurse))
 
-    def named_buffers(self, recurse: bool = True) -> Iterator[tuple[str, Tensor]]:
-        """Every buffer once, with its name."""
-        return self._collect(Module._own_buffers, recurse)
+    def named_buffers(
+        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, Tensor]]:
+        """Every buffer with its name; each once, or under all its names."""
+        return self._collect("buffer", prefix, recurse, remove_duplicate)
 
     def buffers(self, recurse: bool = True) -> Iterator[Tensor]:
         """Every buffer once."""
-        return (buffer for _, buffer in self.named_buffers(recurse))
+        return (buffer for _, buffer in self.named_buffers(recurse=recurse))
 
-    # --- state ------------------------------------------------------------------------------------------------------
+    def get_submodule(self, target: str) -> Module:
+        """The module of a name such as "body.0"; AttributeError when there is none."""
+        module = self
+        for part in target.split(".") if target else ():
+            if not hasattr(module, part):
+                raise AttributeError(f"{module._get_name()} has no attribute `{part}`")
+            module = getattr(module, part)
+            if not isinstance(module, Module):
+                raise AttributeError(f"`{part}` is not an nn.Module")
+        return module
 
-    def state_dict(self, *, prefix: str = "") -> OrderedDict[str, Tensor]:
-        """All parameters and persistent buffers by name, detached, sharing their memory."""
-        found: OrderedDict[str, Tensor] = OrderedDict()
-        for name, value in self._own_parameters():
-            found[prefix + name] = value.detach()
-        for name, buffer in self._own_buffers():
-            if self._buffer_names[name]:
-                found[prefix + name] = buffer.detach()
-        for name, child in self._own_modules():
-            found.update(child.state_dict(prefix=f"{prefix}{name}."))
+    def set_submodule(self, target: str, module: Module, strict: bool = False) -> None:
+        """Put a module in the place of the one of this name; one that is not there is an error only if strict."""
+        if not target:
+            raise ValueError("Cannot set the submodule without a target name!")
+        if not isinstance(module, Module):
+            raise ValueError(f"`module` is not an nn.Module, found {type(module)}")
+        place, _, name = target.rpartition(".")
+        parent = self.get_submodule(place)
+        if strict or hasattr(parent, name):
+            parent.get_submodule(name)  # raises where there is none
+        setattr(parent, name, module)
+
+    def _get(self, target: str, kind: str, label: str) -> Any:
+        place, _, name = target.rpartition(".")
+        module = self.get_submodule(place)
+        if not hasattr(module, name):
+            raise AttributeError(f"{module._get_name()} has no attribute `{name}`")
+        if module._registered.get(name) != kind:
+            raise AttributeError(f"`{name}` is not {label}")
+        return getattr(module, name)
+
+    def get_parameter(self, target: str) -> Parameter:
+        """The parameter of a name such as "body.0.weight"; AttributeError when there is none."""
+        return self._get(target, "parameter", "an nn.Parameter")  # type: ignore[no-any-return]
+
+    def get_buffer(self, target: str) -> Tensor:
+        """The buffer of a name such as "body.1.running_mean"; AttributeError when there is none."""
+        return self._get(target, "buffer", "a buffer")  # type: ignore[no-any-return]
+
+    # --- state --------------------------------------------------------------------------------------------------------
+
+    def get_extra_state(self) -> Any:
+        """What a subclass adds to its state dict, under the name "_extra_state"."""
+        raise RuntimeError("Reached a code path in Module.get_extra_state() that should never be called.")
+
+    def set_extra_state(self, state: Any) -> None:
+        """Take over what get_extra_state gave."""
+        raise RuntimeError("Reached a code path in Module.set_extra_state() that should never be called.")
+
+    def _own_state(self) -> list[tuple[str, Any]]:
+        """Parameters, then persistent buffers."""
+        skipped = self._non_persistent_buffers_set
+        return self._own("parameter") + [pair for pair in self._own("buffer") if pair[0] not in skipped]
+
+    def state_dict(self, *, destination: Any = None, prefix: str = "", keep_vars: bool = False) -> Any:
+        """All parameters and persistent buffers by name, detached (unless keep_vars), sharing their memory."""
+        found = OrderedDict() if destination is None else destination
+        for hook in self._called("before state_dict"):
+            hook(self, prefix, keep_vars)
+        for name, value in self._own_state():
+            found[prefix + name] = value if keep_vars else value.detach()
+        if type(self).get_extra_state is not Module.get_extra_state:
+            found[prefix + EXTRA_STATE] = self.get_extra_state()
+        for name, child in self._own("module"):
+            child.state_dict(destination=found, prefix=f"{prefix}{name}.", keep_vars=keep_vars)
+        for hook in self._called("after state_dict"):
+            if hook(self, found, prefix, {}) is not None:
+                raise RuntimeError("state_dict post-hook must return None")
         return found
 
-    def load_state_dict(self, state_dict: Mapping[str, Tensor], strict: bool = True) -> _IncompatibleKeys:
-        """Copy the values in. RuntimeError lists all missing, unexpected, misshapen entries; nothing changes then."""
-        own = self.state_dict()
-        missing = [k for k in own if k not in state_dict]
-        unexpected = [k for k in state_dict if k not in own]
-        complaints = []
-        if strict and missing:
-            complaints.append("Missing key(s) in state_dict: " + ", ".join(f'"{k}"' for k in missing) + ". ")
-        if strict and unexpected:
-            complaints.append("Unexpected key(s) in state_dict: " + ", ".join(f'"{k}"' for k in unexpected) + ". ")
-        complaints += [
-            f"size mismatch for {k}: copying a param with shape {state_dict[k].shape} from checkpoint, "
-            f"the shape in current model is {own[k].shape}."
-            for k in own
-            if k in state_dict and state_dict[k].shape != own[k].shape
-        ]
-        if complaints:
-            lines = "\n\t".join(complaints)
-            raise RuntimeError(f"Error(s) in loading state_dict for {type(self).__name__}:\n\t{lines}")
-        with no_grad():
-            for key, value in own.items():
-                if key in state_dict:
-                    value.copy_(state_dict[key])
-        return _IncompatibleKeys(missing, unexpected)
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> _IncompatibleKeys:
+        """Copy the values in, or with `assign` take over the tensors themselves.
 
-    # --- changes of the whole ---------------------------------------------------------------------------------------
+        RuntimeError lists all missing, unexpected (if strict) and misshapen entries; nothing has changed then.
+        """
+        if not isinstance(state_dict, Mapping):
+            raise TypeError(f"Expected state_dict to be dict-like, got {type(state_dict)}.")
+        state = OrderedDict(state_dict)
+        missing: list[str] = []
+        unexpected: list[str] = []
+        complaints: list[str] = []
+        places: dict[str, tuple[Module, str]] = {}
+        inside = [(f"{path}." if path else "", m) for path, m in self.named_modules(remove_duplicate=False)]
+        for prefix, module in inside:
+            for hook in module._called("before load_state_dict"):
+                hook(module, state, prefix, {}, True, missing, unexpected, complaints)
+            places.update({prefix + name: (module, name) for name, _ in module._own_state()})
+            if type(module).set_extra_state is not Module.set_extra_state:
+                places[prefix + EXTRA_STATE] = (module, "")
+        missing += [k for k in places if k not in state]
+        unexpected += [k for k in state if k not in places]
+        found = {k: v for k, v in state.items() if k in places}
+        for key, value in found.items():
+            module, name = places[key]
+            if name:
+                found[key], complaint = _fitting(key, value, getattr(module, name))
+                complaints += complaint
+        after = [(module, hook) for _, module in inside for hook in module._called("after load_state_dict")]
+        keys = _IncompatibleKeys(missing, unexpected)
+        if complaints or not after:
+            self._complain(keys, complaints, strict)
+        for key, value in found.items():
+            module, name = places[key]
+            if name:
+                _load(module, name, value, assign)
+            else:
+                module.set_extra_state(value)
+        for module, hook in after:
+            hook(module, keys)
+        self._complain(keys, complaints, strict)
+        return keys
+
+    def _complain(self, keys: _IncompatibleKeys, complaints: list[str], strict: bool) -> None:
+        words = zip(("Missing", "Unexpected"), keys, strict=True) if strict else ()
+        wrong = [
+            f"{word} key(s) in state_dict: " + ", ".join(f'"{k}"' for k in found) + ". "
+            for word, found in words
+            if found
+        ]
+        if wrong + complaints:
+            lines = "\n\t".join(wrong + complaints)
+            raise RuntimeError(f"Error(s) in loading state_dict for {type(self).__name__}:\n\t{lines}")
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        memo[id(self)] = copy = type(self).__new__(type(self))
+        copy.__dict__.update(deepcopy(self.__dict__, memo))
+        return copy
+
+    def __copy__(self) -> Self:
+        copy = type(self).__new__(type(self))
+        copy.__dict__.update(self.__dict__)
+        copy.__dict__.update(
+            _registered=dict(self._registered), _non_persistent_buffers_set=set(self._non_persistent_buffers_set)
+        )
+        return copy
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a Module is not pickled: save its state_dict() with mpigrad.save_file")
+
+    # --- changes of the whole -----------------------------------------------------------------------------------------
 
     def train(self, mode: bool = True) -> Self:
         """Set training mode (dropout active) here and below."""
-        for module in self.modules():
-            module.training = mode
+        if not isinstance(mode, bool):
+            raise ValueError("training mode is expected to be boolean")
+        self.training = mode
+        for child in self.children():
+            child.train(mode)
         return self
 
     def eval(self) -> Self:
@@ -188,25 +517,29 @@ class Module:
         fn(self)
         return self
 
-    def to(self, *args: Any, dtype: dtypes.dtype | None = None, device: Any = None) -> Self:
-        """Move everything to a device, floating-point values to a dtype; in place, parameters stay the same objects."""
+    def _apply(self, fn: Callable[[Any], Any], recurse: bool = True) -> Self:
+        """Give every parameter, its gradient and every buffer the elements of fn(tensor); objects stay the same."""
+        with no_grad():
+            for tensor in (*self.parameters(recurse), *self.buffers(recurse)):
+                for part in (tensor, tensor._grad):
+                    if part is not None and (moved := fn(part)) is not part:
+                        part.data = moved
+        return self
+
+    def to(self, *args: Any, dtype: Any = None, device: Any = None, non_blocking: bool = False) -> Self:
+        """Move everything to a device, floating-point values to a dtype (or both as in a given tensor); in place."""
         for arg in args:
-            if isinstance(arg, dtypes.dtype):
+            if isinstance(arg, Tensor):
+                dtype, device = arg.dtype, arg.device
+            elif isinstance(arg, dtypes.dtype):
                 dtype = arg
-            else:
+            elif arg is not None and not isinstance(arg, bool):
                 device = arg
         if dtype is not None and not dtype.is_floating_point:
             raise TypeError(
                 f"nn.Module.to only accepts floating point or complex dtypes, but got desired dtype={dtype}"
             )
-        with no_grad():
-            for tensor in (*self.parameters(), *self.buffers()):
-                for part in (tensor, tensor._grad):
-                    if part is not None:
-                        moved = part.to(device=device, dtype=dtype if part.dtype.is_floating_point else None)
-                        if moved is not part:
-                            part.data = moved
-        return self
+        return self._apply(lambda t: t.to(device=device, dtype=dtype if t.dtype.is_floating_point else None))
 
     def cpu(self) -> Self:
         """To the host."""
@@ -214,7 +547,15 @@ class Module:
 
     def cuda(self, device: int = 0) -> Self:
         """To a GPU."""
-        return self.to(device=f"cuda:{device}")
+        return self.to(device=f"cuda:{device}" if isinstance(device, int) else device)
+
+    def to_empty(self, *, device: Any, recurse: bool = True) -> Self:
+        """To a device, with elements as the memory there happens to be."""
+        return self._apply(lambda t: empty_like(t, device=device), recurse)
+
+    def type(self, dst_type: dtypes.dtype) -> Self:
+        """All values, integers too, in a dtype."""
+        return self._apply(lambda t: t.to(dst_type))
 
     def float(self) -> Self:
         """Floating-point values in float32."""
@@ -224,25 +565,84 @@ class Module:
         """Floating-point values in float64."""
         return self.to(dtypes.float64)
 
-    # --- printing ---------------------------------------------------------------------------------------------------
+    def half(self) -> Self:
+        """Floating-point values in float16."""
+        return self.to(dtypes.float16)
+
+    # --- printing -----------------------------------------------------------------------------------------------------
+
+    def _get_name(self) -> str:
+        return self.__class__.__name__
 
     def extra_repr(self) -> str:
         """What stands between the parentheses for this module itself."""
         return ""
 
     def __repr__(self) -> str:
-        children = [f"({name}): {_indented(repr(child))}" for name, child in self._own_modules()]
-        extra = self.extra_repr()
-        if not children:
-            return (
-                f"{type(self).__name__}({_indented(extra)})"
-                if "\n" not in extra
-                else f"{type(self).__name__}(\n  {extra}\n)"
-            )
-        lines = ([extra] if extra else []) + children
-        return f"{type(self).__name__}(\n  " + "\n  ".join(lines) + "\n)"
+        children = [f"({name}): {_indented(repr(child))}" for name, child in self._modules.items()]
+        return _block(self._get_name(), self.extra_repr().split("\n") if self.extra_repr() else [], children)
+
+
+def _block(name: str, extra: list[str], children: list[str]) -> str:
+    """A module's printed form: on one line if it has no children, and says no more about itself than one line."""
+    if len(extra) <= 1 and not children:
+        return f"{name}({''.join(extra)})"
+    return f"{name}(\n  " + "\n  ".join(extra + children) + "\n)"
 
 
 def _indented(text: str) -> str:
     """Every line but the first moved in by two spaces."""
     return text.replace("\n", "\n  ")
+
+
+def _typename(value: Any) -> str:
+    """The name of a class as errors print it."""
+    kind = type(value)
+    if isinstance(value, Tensor):
+        names = {
+            "int64": "Long",
+            "int32": "Int",
+            "int16": "Short",
+            "int8": "Char",
+            "uint8": "Byte",
+            "float64": "Double",
+        }
+        return f"mpigrad.{names.get(value.dtype.name, value.dtype.name.rstrip('0123456789').title())}Tensor"
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _check_leaf(name: str, param: Tensor) -> None:
+    if param.node is not None:
+        raise ValueError(
+            f"Cannot assign non-leaf Tensor to parameter '{name}'. Model parameters must be created explicitly. To "
+            f"express '{name}' as a function of another Tensor, compute the value in the forward() method."
+        )
+
+
+def _fitting(key: str, value: Any, own: Tensor) -> tuple[Any, list[str]]:
+    """The entry of a state dict as it can be loaded, and what is wrong about it."""
+    if not isinstance(value, Tensor):
+        return value, [
+            f'While copying the parameter named "{key}", expected mpigrad.Tensor or Tensor-like object from checkpoint '
+            f"but received {type(value)}"
+        ]
+    if own.array.ndim == 0 and value.array.shape == (1,):
+        value = value.reshape(())
+    if value.array.shape == own.array.shape:
+        return value, []
+    return value, [
+        f"size mismatch for {key}: copying a param with shape {value.shape} from checkpoint, "
+        f"the shape in current model is {own.shape}."
+    ]
+
+
+def _load(module: Module, name: str, value: Any, assign: bool) -> None:
+    own = getattr(module, name)
+    if not assign:
+        with no_grad():
+            own.copy_(value)
+        return
+    if isinstance(own, Parameter):
+        value = value if isinstance(value, Parameter) else Parameter(value, requires_grad=False)
+        value.requires_grad_(own.needs)
+    module.__dict__[name] = value

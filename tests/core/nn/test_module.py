@@ -1,7 +1,9 @@
 """Modules: what they hold, their state, and how they print, against torch."""
 
+import pickle
 from collections import OrderedDict
 from collections.abc import Callable
+from copy import copy, deepcopy
 from typing import Any
 
 import numpy as np
@@ -51,7 +53,171 @@ def change(m: Any, **entries: Any) -> Any:
     return {k: v for k, v in state.items() if v is not None}
 
 
+def assigned(m: Any, **values: Any) -> Any:
+    """The net's first module after assignments, by all that it holds."""
+    block = net(m).first
+    for name, value in values.items():
+        setattr(block, name, value)
+    return held(block)
+
+
+def held(block: Any) -> Any:
+    views = (block._parameters, block._buffers, block._modules, block.state_dict())
+    return [{k: type(v).__name__.replace("Buffer", "Tensor") for k, v in view.items()} for view in views]
+
+
+def without(m: Any, name: str) -> Any:
+    block = net(m).first
+    delattr(block, name)
+    return [held(block), hasattr(block, name)]
+
+
+def counting(m: Any) -> Any:
+    class Counting(m.nn.Linear):  # type: ignore[misc, name-defined]
+        count = 0
+
+        def get_extra_state(self) -> Any:
+            return self.count
+
+        def set_extra_state(self, state: Any) -> None:
+            self.count = state
+
+    return Counting(1, 1)
+
+
+def extra(m: Any) -> Any:
+    first, second = counting(m), counting(m)
+    first.count = 3
+    result = second.load_state_dict(first.state_dict())
+    return [list(first.state_dict()), second.count, result]
+
+
+def loaded(m: Any, **options: Any) -> Any:
+    """Whether the tensors are taken over, and their dtypes."""
+    model = net(m)
+    state = {k: v.double() if v.dtype.is_floating_point else v for k, v in net(m).state_dict().items()}
+    model.first.scale.requires_grad_(False)
+    before = model.first.scale
+    model.load_state_dict(state, **options)
+    after = model.first.scale
+    return [before is after, [(str(v.dtype), v.requires_grad) for v in (after, model.first.count, model.last.weight)]]
+
+
+def state_hooks(m: Any) -> Any:
+    seen: list[Any] = []
+    model, other = net(m), net(m)
+    model.first.register_state_dict_pre_hook(lambda *a: seen.append(a[1:]))
+    handle = model.register_state_dict_post_hook(lambda mod, d, prefix, meta: seen.append((len(d), prefix)))
+    state = model.state_dict(prefix="x.")
+    handle.remove()
+    model.state_dict()
+    other.first.register_load_state_dict_pre_hook(lambda mod, d, prefix, *rest: seen.append((prefix, rest[1:])))
+    other.register_load_state_dict_pre_hook(lambda mod, d, *rest: d.update({k[2:]: d.pop(k) for k in list(d)}))
+    other.register_load_state_dict_post_hook(lambda mod, keys: seen.append(keys))
+    other.load_state_dict(state)
+    return [list(state), seen]
+
+
+def forgiven(m: Any) -> Any:
+    """A hook that makes a missing key no error."""
+    model = net(m)
+    model.register_load_state_dict_post_hook(lambda mod, keys: keys.missing_keys.clear())
+    return model.load_state_dict(change(m, **{"first.scale": None}))
+
+
+def replaced(m: Any) -> Any:
+    model = net(m)
+    model.set_submodule("first.body.1", m.nn.ReLU())
+    model.set_submodule("first.new", m.nn.Sequential())
+    return names(model.named_modules())
+
+
+def copied(m: Any) -> Any:
+    model = net(m)
+    copy = deepcopy(model)
+    m.nn.init.zeros_(copy.first.scale)
+    shared = copy.last.weight is copy.first.body[0].weight
+    return [shared, copy.first.again is copy.first.body[0], model.first.scale, copy.first.scale, repr(copy)]
+
+
+def frozen(m: Any) -> Any:
+    """A sub-module that never trains says so by overriding train."""
+
+    class Frozen(m.nn.Linear):  # type: ignore[misc, name-defined]
+        def train(self, mode: bool = True) -> Any:
+            return super().train(False)
+
+    return [v.training for v in m.nn.Sequential(Frozen(1, 1), m.nn.ReLU()).train().modules()]
+
+
 SAME: list[Expression] = [
+    lambda m: held(net(m).first),
+    lambda m: list(net(m).named_parameters("p", remove_duplicate=False)),
+    lambda m: list(net(m).named_buffers("p", recurse=False)),
+    lambda m: list(net(m).first.named_buffers("p", recurse=False)),
+    lambda m: names(net(m).named_modules(prefix="p", remove_duplicate=False)),
+    lambda m: assigned(m, scale=None, count=None, body=None),
+    lambda m: assigned(m, scale=m.nn.Parameter(m.ones(3)), missing=m.nn.Parameter(m.ones(3)), extra=m.ones(3)),
+    lambda m: assigned(m, scale=m.ones(2)),
+    lambda m: assigned(m, scale=1),
+    lambda m: assigned(m, body=m.ones(2)),
+    lambda m: assigned(m, body="text"),
+    lambda m: assigned(m, count=m.ones(2), cache=m.ones(1), nothing=m.ones(3)),
+    lambda m: assigned(m, count=5),
+    lambda m: assigned(m, count=m.nn.Parameter(m.ones(2))),
+    lambda m: assigned(m, count=m.nn.ReLU()),
+    lambda m: assigned(m, body=m.nn.Parameter(m.ones(2))),
+    lambda m: assigned(m, a=m.nn.Buffer(m.ones(2)), b=m.nn.Buffer(m.ones(2), persistent=False), c=1),
+    lambda m: assigned(m, forward=m.nn.Parameter(m.ones(2))),
+    lambda m: assigned(m, scale=m.nn.Buffer(m.ones(2))),
+    *[lambda m, name=name: without(m, name) for name in ("scale", "cache", "body", "count", "training", "none")],
+    lambda m: m.nn.Module().register_buffer("a.b", None),
+    lambda m: m.nn.Module().register_buffer("", None),
+    lambda m: m.nn.Module().register_buffer(1, None),
+    lambda m: m.nn.Module().register_parameter("a.b", None),
+    lambda m: m.nn.Module().register_parameter("", None),
+    lambda m: m.nn.Module().register_parameter(1, None),
+    lambda m: m.nn.Module().register_parameter("a", "text"),
+    lambda m: m.nn.Module().register_parameter("a", m.ones(2)),
+    lambda m: m.nn.Module().register_parameter("forward", None),
+    lambda m: m.nn.Module().add_module("a.b", None),
+    lambda m: m.nn.Module().add_module("", None),
+    lambda m: m.nn.Module().add_module(1, None),
+    lambda m: m.nn.Module().add_module("a", 1),
+    lambda m: m.nn.Module().register_module("forward", None),
+    lambda m: m.nn.Module().missing,
+    lambda m: [n for n in dir(net(m).first) if n in ("scale", "body", "count", "0", "forward")],
+    lambda m: [net(m).get_submodule(""), net(m).get_submodule("first.body.1")],
+    lambda m: [net(m).get_parameter("first.body.0.weight"), net(m).get_buffer("first.count")],
+    lambda m: net(m).get_submodule("first.other"),
+    lambda m: net(m).get_submodule("first.scale"),
+    lambda m: net(m).get_parameter("first.count"),
+    lambda m: net(m).get_parameter("first.other"),
+    lambda m: net(m).get_buffer("first.scale"),
+    replaced,
+    lambda m: net(m).set_submodule("", m.nn.ReLU()),
+    lambda m: net(m).set_submodule("first", 1),
+    lambda m: net(m).set_submodule("first.scale", m.nn.ReLU()),
+    lambda m: net(m).set_submodule("first.other", m.nn.ReLU(), strict=True),
+    lambda m: list(net(m).state_dict(destination={"before": 1}, prefix="p.")),
+    lambda m: [v.requires_grad for v in net(m).state_dict(keep_vars=True).values()],
+    extra,
+    lambda m: counting(m).load_state_dict(m.nn.Linear(1, 1).state_dict()),
+    lambda m: m.nn.Linear(1, 1).load_state_dict(counting(m).state_dict()),
+    loaded,
+    lambda m: loaded(m, assign=True),
+    lambda m: net(m).load_state_dict([]),
+    lambda m: net(m).load_state_dict(change(m, **{"first.scale": 1})).missing_keys,
+    lambda m: net(m).load_state_dict(change(m, **{"first.count": m.tensor([7])})).missing_keys,
+    state_hooks,
+    forgiven,
+    copied,
+    frozen,
+    lambda m: net(m).train("no"),
+    lambda m: [str(v.dtype) for v in net(m).type(m.float64).state_dict().values()],
+    lambda m: [str(v.dtype) for v in net(m).half().state_dict().values()],
+    lambda m: [str(v.dtype) for v in net(m).to(m.zeros(1).double()).state_dict().values()],
+    lambda m: [v.shape for v in net(m).to_empty(device="cpu").state_dict().values()],
     lambda m: list(net(m).state_dict().items()),
     lambda m: list(net(m).named_parameters()),
     lambda m: names(net(m).first.named_parameters(recurse=False)),
@@ -99,8 +265,12 @@ def test_as_in_torch(expression: Expression, same: Callable[[Expression], None])
     same(expression)
 
 
+def test_a_module_takes_no_parameters_name(same_class: Callable[[Expression], None]) -> None:
+    same_class(lambda m: assigned(m, scale=m.nn.ReLU()))
+
+
 def test_wrong_index() -> None:
-    with pytest.raises(IndexError, match="index 4 is out of range for a Sequential of 4 modules"):
+    with pytest.raises(IndexError, match="index 4 is out of range"):
         net(mpigrad)[4]
 
 
@@ -169,3 +339,24 @@ def test_without_init() -> None:
 
     with pytest.raises(AttributeError, match=r"cannot assign buffer before Module\.__init__"):
         Forgot().register_buffer("count", mpigrad.zeros(1))
+
+
+def test_a_shallow_copy_registers_for_itself() -> None:
+    model = nn.Linear(1, 1)
+    other = copy(model)
+    other.more = nn.Parameter(mpigrad.ones(1))
+    assert other.weight is model.weight and names(model.named_parameters()) == ["weight", "bias"]
+
+
+def test_is_not_pickled() -> None:
+    with pytest.raises(TypeError, match=r"save its state_dict\(\) with mpigrad\.save_file"):
+        pickle.dumps(nn.Linear(1, 1))
+
+
+def test_writing_to_the_views_registers() -> None:
+    model = nn.Linear(1, 1)
+    model._parameters["scale"] = nn.Parameter(mpigrad.ones(1))
+    del model._parameters["bias"]
+    assert names(model.named_parameters()) == ["weight", "scale"] and not hasattr(model, "bias")
+    with pytest.raises(KeyError):
+        model._buffers["weight"]

@@ -322,7 +322,7 @@ class TestCopies:
 
     def test_pickling_is_refused(self) -> None:
         for value in (row(mpigrad), nn.Linear(1, 1)):
-            with pytest.raises(TypeError, match="a Tensor is not pickled: save a state dict"):
+            with pytest.raises(TypeError, match="is not pickled: save"):
                 pickle.dumps(value)
         assert pickle.loads(pickle.dumps(mpigrad.device("cuda", 1))) == mpigrad.device("cuda", 1)
 

@@ -11,7 +11,7 @@ from . import dtypes
 from .autograd import Variable, wrap
 from .backend import Array, array_module, device_of, is_array
 from .generator import Generator, default_generator
-from .ops import elementwise, index, linalg, reduce
+from .ops import contraction, elementwise, index, linalg, reduce
 from .ops import shape as shapes
 from .ops.inplace import check_in_place, in_place
 
@@ -145,7 +145,13 @@ class Methods(Variable):
 
     # --- matrix products ----------------------------------------------------------------------------------------------
 
-    matmul = mm = mv = dot = __matmul__ = linalg.matmul
+    matmul = __matmul__ = linalg.matmul
+    mm, bmm, mv, dot, vdot = linalg.mm, linalg.bmm, linalg.mv, linalg.dot, linalg.vdot
+    outer, ger, inner, kron, cross = linalg.outer, linalg.ger, contraction.inner, contraction.kron, contraction.cross
+    addmm, addmv, addr, addbmm = linalg.addmm, linalg.addmv, linalg.addr, linalg.addbmm
+    baddbmm, trace, matrix_power = linalg.baddbmm, linalg.trace, linalg.matrix_power
+    addmm_, addmv_, addr_ = in_place(linalg.addmm), in_place(linalg.addmv), in_place(linalg.addr)
+    addbmm_, baddbmm_ = in_place(linalg.addbmm), in_place(linalg.baddbmm)
 
     def __rmatmul__(self, other: Any) -> Any:
         return linalg.matmul(wrap(other), self)

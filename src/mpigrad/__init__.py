@@ -16,6 +16,7 @@ from .core.backend import device as device
 from .core.creation import *
 from .core.dtypes import *
 from .core.generator import *
+from .core.ops.contraction import *
 from .core.ops.elementwise import *
 from .core.ops.index import *
 from .core.ops.linalg import *

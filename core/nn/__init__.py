@@ -3,9 +3,12 @@
 from . import functional as functional
 from . import init as init
 from .activation import *
+from .batchnorm import *
 from .container import *
 from .dropout import *
 from .flatten import *
+from .instancenorm import *
 from .linear import *
 from .loss import *
 from .module import *
+from .normalization import *

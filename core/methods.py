@@ -11,9 +11,9 @@ from . import dtypes
 from .autograd import Variable, wrap
 from .backend import Array, array_module, device_of, is_array
 from .generator import Generator, default_generator
-from .ops import contraction, elementwise, index, linalg, reduce
+from .ops import contraction, elementwise, index, join, linalg, reduce, slices
 from .ops import shape as shapes
-from .ops.inplace import check_in_place, in_place
+from .ops.inplace import check_in_place, in_place, in_place_view
 
 # the methods of these names hide the types from annotations in the class body
 Float: TypeAlias = float
@@ -116,17 +116,15 @@ class Methods(Variable):
     # --- shape --------------------------------------------------------------------------------------------------------
 
     view, reshape, flatten, permute = shapes.view, shapes.reshape, shapes.flatten, shapes.permute
-    transpose = swapaxes = shapes.transpose
-    t, squeeze, unsqueeze, expand = shapes.t, shapes.squeeze, shapes.unsqueeze, shapes.expand
+    view_as, reshape_as, ravel, unflatten = shapes.view_as, shapes.reshape_as, shapes.ravel, shapes.unflatten
+    transpose = swapaxes = swapdims = shapes.transpose
+    movedim = moveaxis = shapes.movedim
+    t, adjoint, squeeze, unsqueeze = shapes.t, shapes.adjoint, shapes.squeeze, shapes.unsqueeze
+    expand, expand_as, broadcast_to = shapes.expand, shapes.expand_as, shapes.broadcast_to
     contiguous, clone = shapes.contiguous, shapes.clone
-
-    def view_as(self, other: Any) -> Any:
-        """A view in other's shape."""
-        return self.view(other.array.shape)
-
-    def expand_as(self, other: Any) -> Any:
-        """Broadcast to other's shape."""
-        return self.expand(other.array.shape)
+    squeeze_, unsqueeze_ = in_place_view(shapes.squeeze), in_place_view(shapes.unsqueeze)
+    transpose_ = swapaxes_ = swapdims_ = in_place_view(shapes.transpose)
+    t_ = in_place_view(shapes.t)
 
     @property
     def T(self) -> Any:
@@ -136,7 +134,23 @@ class Methods(Variable):
     @property
     def mT(self) -> Any:
         """The last two dimensions exchanged: a view."""
-        return shapes.transpose(self, -1, -2)
+        return shapes.matrices_transposed(self, "tensor.mT")
+
+    @property
+    def H(self) -> Any:
+        """A matrix transposed (there are no complex numbers to conjugate): a view."""
+        if self.array.ndim not in (0, 2):
+            raise RuntimeError(
+                f"tensor.H is only supported on matrices (2-D tensors). Got {self.array.ndim}-D tensor."
+                + " For batches of matrices, consider using tensor.mH" * (self.array.ndim > 2)
+            )
+        return shapes.transpose(self, 0, -1)
+
+    # --- parts --------------------------------------------------------------------------------------------------------
+
+    narrow, select, diagonal, unfold = slices.narrow, slices.select, slices.diagonal, slices.unfold
+    split, split_with_sizes, chunk, unbind = join.split, join.split_with_sizes, join.chunk, join.unbind
+    tensor_split, hsplit, vsplit, dsplit = join.tensor_split, join.hsplit, join.vsplit, join.dsplit
 
     # --- indexing -----------------------------------------------------------------------------------------------------
 

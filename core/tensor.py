@@ -25,7 +25,7 @@ class Tensor(Methods):
         """A float32 tensor from nested lists or an array (PyTorch's legacy constructor; prefer `tensor`)."""
         tensor = Variable.__new__(cls)
         tensor.array = np.array(data, (dtype or dtypes.get_default_dtype()).numpy)
-        tensor.needs, tensor.node, tensor.version = False, None, [0]
+        tensor.needs, tensor.node, tensor.source, tensor.version = False, None, None, [0]
         return tensor
 
     # --- what it is -------------------------------------------------------------------------------------------------
@@ -269,7 +269,7 @@ class Tensor(Methods):
     def __iter__(self) -> Iterator[Tensor]:
         if self.ndim == 0:
             raise TypeError("iteration over a 0-d tensor")
-        return (self[i] for i in range(len(self)))
+        return iter(self.unbind())
 
     def __contains__(self, element: Any) -> bool:
         return bool((self == element).array.any())

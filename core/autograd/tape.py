@@ -51,21 +51,22 @@ class Variable:
 
     array: the elements. needs: whether gradients flow to it. node: the op that made it, None for a leaf.
     version: what all views of the same memory share: a count of in-place changes, then weak references to the views.
+    source: of a view what it shows, as (source, read, vjp) of `record_view`; None for a tensor with memory of its own.
     home: a parameter's place in flat memory (see flat.py), where its gradient accumulates too.
     """
 
     # what every op sets lies in slots; the rest is rare and has its default in the class
-    __slots__ = ("__dict__", "__weakref__", "array", "needs", "node", "version")
+    __slots__ = ("__dict__", "__weakref__", "array", "needs", "node", "source", "version")
 
     array: Array
     needs: bool
     node: Node | None
+    source: tuple[Any, Callable[[Any], Any], Callable[..., Any] | None] | None
     version: list[Any]
     home: Any = None
     hooks: list[Callable[[Any], None]] | None = None  # called with a leaf when its gradient is final
     gradient_hooks: list[Callable[[Any], Any]] | None = None  # called with a leaf's gradient before it is accumulated
     _grad: Any = None
-    _view: tuple[Any, Callable[[Any], Any], Callable[..., Any] | None] | None = None  # see record_view
 
 
 class Node:
@@ -205,7 +206,7 @@ def wrap(array: Array) -> Tensor:
     tensor = _new(_tensor_class)
     # NumPy returns a scalar object where a zero-dimensional array is meant
     tensor.array = array if array.__class__ is ndarray or is_array(array) else np.asarray(array)
-    tensor.needs, tensor.node, tensor.version = False, None, [0]
+    tensor.needs, tensor.node, tensor.source, tensor.version = False, None, None, [0]
     return tensor  # type: ignore[no-any-return]
 
 
@@ -232,19 +233,28 @@ def edge(source: Variable, vjp: Any, saved: Sequence[Any], result: Variable) -> 
     return (source.node or source, vjp, tuple(kept), tuple(versions))
 
 
-def record_view(name: str, read: Callable[[Any], Any], source: Variable, vjp: Callable[..., Any]) -> Tensor:
+def record_view(
+    name: str, read: Callable[[Any], Any], source: Variable, vjp: Callable[..., Any], array: Array | None = None
+) -> Tensor:
     """The tensor over `read(source)`, elements in the same memory: in-place changes of either count for both.
 
-    read takes arrays, and gradients of the source whatever their layout; vjp is its transpose.
+    read takes arrays, and gradients of the source whatever their layout; vjp is its transpose. array: what read gives,
+    where that is known.
     """
-    tensor = record(name, read(source.array), (source, vjp))
+    tensor = _new(_tensor_class)
+    tensor.array = read(source.array) if array is None else array
     tensor.version = version = source.version
-    tensor._view = (source, read, vjp if thread.recording else None)
+    recording = thread.recording
+    if recording and source.needs:
+        tensor.needs, tensor.node = True, Node(name, ((source.node or source, vjp, (), ()),))
+    else:
+        tensor.needs, tensor.node = False, None
+    tensor.source = (source, read, vjp if recording else None)
     if source.node is not None or not source.needs:  # a leaf that requires gradients is not changed while recording
         version.append(weakref.ref(tensor))
         if len(version) > 16 and not len(version) & (len(version) - 1):
             version[1:] = [view for view in version[1:] if view() is not None]
-    return tensor
+    return tensor  # type: ignore[no-any-return]
 
 
 def rewrite_history(tensor: Variable, node: Node) -> None:
@@ -254,8 +264,8 @@ def rewrite_history(tensor: Variable, node: Node) -> None:
     read the base anew.
     """
     base, read = tensor, None
-    while base._view is not None:
-        source, step, _ = base._view
+    while base.source is not None:
+        source, step, _ = base.source
         read = step if read is None else _then(step, read)
         base = source
     if read is None:
@@ -268,8 +278,8 @@ def rewrite_history(tensor: Variable, node: Node) -> None:
     base.needs = True
     for reference in base.version[1:]:
         view = reference()
-        if view is not None and view._view[2] is not None and (view.node is not None or not view.needs):
-            source, _, vjp = view._view
+        if view is not None and view.source[2] is not None and (view.node is not None or not view.needs):
+            source, _, vjp = view.source
             if source.needs:
                 view.node, view.needs = Node("AsStridedBackward0", ((source.node or source, vjp, (), ()),)), True
 

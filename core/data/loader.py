@@ -10,7 +10,7 @@ import numpy as np
 from ..creation import as_tensor, tensor
 from ..dtypes import float64
 from ..generator import Generator, default_generator
-from ..ops.shape import stack
+from ..ops.join import stack
 from ..tensor import Tensor
 from .sampler import BatchSampler, RandomSampler, SequentialSampler
 

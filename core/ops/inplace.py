@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -26,6 +27,32 @@ def in_place(op: Callable[..., Any]) -> Callable[..., Any]:
     return method
 
 
+def in_place_view(op: Callable[..., Any]) -> Callable[..., Any]:
+    """The form of a view that changes the shape of its input itself: `squeeze_` from `squeeze`.
+
+    A tensor that nobody sees takes over what the input was, and the input becomes a view of it.
+    """
+
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        check_in_place(self)
+        before = wrap(self.array)
+        before.needs, before.node, before.source, before.version = self.needs, self.node, self.source, self.version
+        for i, reference in enumerate(self.version[1:], 1):
+            view = reference()
+            if view is self:
+                self.version[i] = weakref.ref(before)
+            elif view is not None and view.source[0] is self:
+                view.source = (before, *view.source[1:])
+        result = op(before, *args, **kwargs)
+        self.array, self.needs, self.node, self.source = result.array, result.needs, result.node, result.source
+        self.version[0] += 1
+        self.version.append(weakref.ref(self))
+        return self
+
+    method.__name__ = method.__qualname__ = f"{op.__name__}_"
+    return method
+
+
 def check_in_place(input: Any, *others: Any) -> None:
     """RuntimeError where `input` cannot be changed in place."""
     if not getattr(input.array.flags, "writeable", True):
@@ -37,14 +64,14 @@ def check_in_place(input: Any, *others: Any) -> None:
         return
     if input.needs and input.node is None:
         raise RuntimeError("a leaf Variable that requires grad is being used in an in-place operation.")
-    if input._view is None:
+    if input.source is None:
         return
     base = input
-    while base._view is not None:
-        base = base._view[0]
+    while base.source is not None:
+        base = base.source[0]
     if not any(isinstance(v, Variable) and v.needs for v in (input, base, *others)):
         return
-    if input._view[2] is None:
+    if input.source[2] is None:
         raise RuntimeError(
             "A view was created in no_grad mode and is being modified inplace with grad mode enabled. Given that this "
             "use case is ambiguous and error-prone, it is forbidden. You can clarify your code by moving both the view "

@@ -1,32 +1,51 @@
-"""Ops that only move elements: the views (which share memory with their input), joining and padding out."""
+"""Views: other shapes of the same memory. What a view shows changes with the memory, and the other way round."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import operator
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from ..autograd import Variable, record, record_view
-from ..backend import Array, array_module
-from .elementwise import cast, promoted, sum_to
+from ..autograd import Variable, record, record_view, wrap
+from ..backend import array_module
+from ..dtypes import dtype as Dtype
+from .elementwise import cannot_broadcast, sum_to
 
 # fmt: off
 __all__ = [
-    "Size", "cat", "clone", "flatten", "permute", "reshape", "squeeze", "stack", "t", "transpose", "unsqueeze",
+    "Size", "adjoint", "atleast_1d", "atleast_2d", "atleast_3d", "broadcast_shapes", "broadcast_tensors",
+    "broadcast_to", "clone", "flatten", "moveaxis", "movedim", "permute", "ravel", "reshape",
+    "squeeze", "swapaxes", "swapdims", "t", "transpose", "unflatten", "unsqueeze",
 ]
 # fmt: on
 
 
 class Size(tuple[int, ...]):
-    """The shape of a tensor: a tuple of ints that prints as PyTorch's."""
+    """The shape of a tensor: a tuple of ints that prints as PyTorch's; what is sliced from it or added is one too."""
 
     __slots__ = ()
 
     def numel(self) -> int:
         """The product of all dimensions."""
         return math.prod(self)
+
+    def __getitem__(self, index: Any) -> Any:
+        item = tuple.__getitem__(self, index)
+        return Size(item) if isinstance(index, slice) else item
+
+    def __add__(self, other: Any) -> Any:
+        return Size(tuple.__add__(self, other))
+
+    def __radd__(self, other: Any) -> Any:
+        return Size(tuple.__add__(other, self))
+
+    def __mul__(self, count: Any) -> Any:
+        return Size(tuple.__mul__(self, count))
+
+    __rmul__ = __mul__
 
     def __repr__(self) -> str:
         return f"mpigrad.Size({list(self)})"
@@ -47,22 +66,6 @@ def sizes(shape: tuple[Any, ...]) -> tuple[int, ...]:
     return shape
 
 
-def _inferred(shape: tuple[int, ...], count: int) -> tuple[int, ...]:
-    """The shape with -1 filled in; RuntimeError if it does not hold `count` elements."""
-    known = math.prod(shape)
-    if known == count and count >= 0 and -1 not in shape:
-        return shape
-    if shape.count(-1) > 1:
-        raise RuntimeError("only one dimension can be inferred")
-    if -1 not in shape or known == 0 or count % known:
-        raise RuntimeError(f"shape '{list(shape)}' is invalid for input of size {count}")
-    return tuple([count // -known if n == -1 else n for n in shape])
-
-
-def _shares(result: Array, source: Array) -> bool:
-    return bool(array_module(source).may_share_memory(result, source))
-
-
 def reshape(input: Any, *shape: Any) -> Any:
     """The same elements in another shape (one dimension may be -1): a view where the memory allows it, else a copy."""
     if not isinstance(input, Variable):
@@ -71,25 +74,97 @@ def reshape(input: Any, *shape: Any) -> Any:
 
 
 def view(input: Any, *shape: Any) -> Any:
-    """As reshape, but never a copy: RuntimeError where one would be needed."""
+    """As reshape, but never a copy: RuntimeError where one would be needed. view(dtype): the same bytes as numbers of
+    another dtype, outside the tape."""
+    if isinstance(shape[0], Dtype):
+        return _reinterpreted(input, shape[0])
     return _reshaped(input, sizes(shape), strict=True)
 
 
 def _reshaped(input: Any, shape: tuple[int, ...], *, strict: bool) -> Any:
     x = input.array
     before = x.shape
-    after = _inferred(shape, x.size)
-    vjp = lambda g: g.reshape(before)
+    try:
+        value = x.reshape(shape)
+    except (ValueError, TypeError):
+        raise _cannot_reshape(shape, x.size) from None
+    after = value.shape
+    if after != shape and min(shape) < -1:  # NumPy takes any negative number for -1
+        raise _cannot_reshape(shape, x.size)
     straight = x.flags.c_contiguous
-    if straight or _shares(value := x.reshape(after), x):
+    if straight or array_module(x).may_share_memory(value, x):
         name = "ViewBackward0" if straight or strict else "ReshapeAliasBackward0"
-        return record_view(name, lambda a: a.reshape(after), input, vjp)
+        return record_view(name, lambda a: a.reshape(after), input, lambda g: g.reshape(before), value)
     if strict:
         raise RuntimeError(
             "view size is not compatible with input tensor's size and stride (at least one dimension spans across "
             "two contiguous subspaces). Use .reshape(...) instead."
         )
-    return record("UnsafeViewBackward0", value, (input, vjp))
+    return record("UnsafeViewBackward0", value, (input, lambda g: g.reshape(before)))
+
+
+def _cannot_reshape(shape: tuple[int, ...], count: int) -> Exception:
+    for n in shape:
+        operator.index(n)  # TypeError for what is no size
+    wrong = [i for i, n in enumerate(shape) if n < -1]
+    if shape.count(-1) > 1:
+        return RuntimeError("only one dimension can be inferred")
+    if wrong:
+        return RuntimeError(f"invalid shape dimension {shape[wrong[0]]} at index {wrong[0]} of shape {list(shape)}")
+    if count == 0 and -1 in shape:
+        return RuntimeError(
+            f"cannot reshape tensor of 0 elements into shape {list(shape)} because the unspecified dimension size -1 "
+            "can be any value and is ambiguous"
+        )
+    return RuntimeError(f"shape '{list(shape)}' is invalid for input of size {count}")
+
+
+def _reinterpreted(input: Any, dtype: Dtype) -> Any:
+    x = input.array
+    old, new = x.itemsize, dtype.itemsize
+    if new > old and (not x.ndim or x.shape[-1] * old % new):
+        raise RuntimeError(
+            f"self.size(-1) must be divisible by {new // old} to view {input.dtype.name} as {dtype.name} (different "
+            f"element sizes), but got {x.shape[-1] if x.ndim else 'a scalar'}"
+        )
+    try:
+        tensor = wrap(x.view(dtype.numpy))
+    except ValueError as error:
+        raise RuntimeError(f"cannot view {input.dtype.name} as {dtype.name}: {error}") from None
+    tensor.version = input.version
+    return tensor
+
+
+def reshape_as(input: Any, other: Any) -> Any:
+    """As reshape, to the shape of other."""
+    return reshape(input, other.array.shape)
+
+
+def view_as(input: Any, other: Any) -> Any:
+    """A view in the shape of other."""
+    return view(input, other.array.shape)
+
+
+def ravel(input: Any) -> Any:
+    """All elements in one dimension; a copy only where the memory is not in row-major order."""
+    return contiguous(input).reshape(-1)
+
+
+def unflatten(input: Any, dim: int, sizes: Sequence[int]) -> Any:
+    """One dimension split into several, one of which may be -1: a view."""
+    shape = input.array.shape
+    axis, found = normalize_dim(dim, len(shape)), tuple(sizes)
+    if not found:
+        raise RuntimeError("unflatten: sizes must be non-empty")
+    known = -math.prod(found)
+    if found.count(-1) == 1 and known > 0 and shape[axis] % known == 0:
+        found = tuple(shape[axis] // known if n == -1 else n for n in found)
+    if math.prod(found) != shape[axis] or min(found) < 0:
+        raise RuntimeError(
+            f"unflatten: Provided sizes {list(sizes)} don't multiply up to the size of dim {axis} ({shape[axis]}) "
+            "in the input tensor"
+        )
+    return view(input, (*shape[:axis], *found, *shape[axis + 1 :]))
 
 
 def flatten(input: Any, start_dim: int = 0, end_dim: int = -1) -> Any:
@@ -107,12 +182,15 @@ def permute(input: Any, *dims: Any) -> Any:
     """The dimensions in another order: a view."""
     if not isinstance(input, Variable):
         return input.transpose(sizes(dims))
-    ndim = input.array.ndim
-    order = tuple(normalize_dim(d, ndim) for d in sizes(dims))
-    if sorted(order) != list(range(ndim)):
+    ndim, named = input.array.ndim, sizes(dims)
+    if len(named) != ndim:
         raise RuntimeError(
-            f"permute(sparse_coo): expected each of the {ndim} dimensions once, found dims={list(order)}"
+            "permute(sparse_coo): number of dimensions in the tensor input does not match the length of the desired "
+            f"ordering of dimensions i.e. input.dim() = {ndim} is not equal to len(dims) = {len(named)}"
         )
+    order = tuple(normalize_dim(d, ndim) for d in named)
+    if len(set(order)) < ndim:
+        raise RuntimeError("permute(): duplicate dims are not allowed.")
     return _permuted("PermuteBackward0", input, order)
 
 
@@ -123,11 +201,40 @@ def _permuted(name: str, input: Any, order: tuple[int, ...]) -> Any:
 
 def transpose(input: Any, dim0: int, dim1: int) -> Any:
     """Two dimensions exchanged: a view."""
-    order = list(range(input.array.ndim))
-    a, b = normalize_dim(dim0, len(order)), normalize_dim(dim1, len(order))
-    if order:
-        order[a], order[b] = order[b], order[a]
-    return _permuted("TransposeBackward0", input, tuple(order))
+    ndim = input.array.ndim
+    a, b = normalize_dim(dim0, ndim), normalize_dim(dim1, ndim)
+    if not ndim:
+        return record_view("TransposeBackward0", lambda a: a.reshape(()), input, lambda g: g.reshape(()))
+    swap = lambda v: v.swapaxes(a, b)  # an array's method, and a Tensor's
+    return record_view("TransposeBackward0", swap, input, swap)
+
+
+swapaxes = swapdims = transpose
+
+
+def movedim(input: Any, source: int | Sequence[int], destination: int | Sequence[int]) -> Any:
+    """The dimensions `source` moved to the places `destination`; the others keep their order: a view."""
+    ndim = input.array.ndim
+    moved, places = ([normalize_dim(d, ndim) for d in _as_tuple(dims)] for dims in (source, destination))
+    if len(moved) != len(places):
+        raise RuntimeError(
+            f"movedim: Invalid source or destination dims: source ({list(_as_tuple(source))} dims) should contain the "
+            f"same number of dims as destination ({list(_as_tuple(destination))} dims)"
+        )
+    for name, dims, given in (("source", moved, source), ("destination", places, destination)):
+        if len(set(dims)) < len(dims):
+            raise RuntimeError(f"movedim: repeated dim in `{name}` ({list(_as_tuple(given))})")
+    order = [d for d in range(ndim) if d not in moved]
+    for place, dim in sorted(zip(places, moved, strict=True)):
+        order.insert(place, dim)
+    return _permuted("PermuteBackward0", input, tuple(order[:ndim]))
+
+
+moveaxis = movedim
+
+
+def _as_tuple(dims: int | Sequence[int]) -> tuple[int, ...]:
+    return (dims,) if isinstance(dims, int) else tuple(dims)
 
 
 def t(input: Any) -> Any:
@@ -137,11 +244,27 @@ def t(input: Any) -> Any:
     return _permuted("TBackward0", input, tuple(reversed(range(input.array.ndim))))
 
 
+def adjoint(input: Any) -> Any:
+    """The last two dimensions exchanged (there are no complex numbers to conjugate): a view."""
+    return matrices_transposed(input, "tensor.adjoint()")
+
+
+def matrices_transposed(input: Any, name: str) -> Any:
+    """The last two dimensions exchanged, for `mT` and the like."""
+    if input.array.ndim < 2:
+        raise RuntimeError(
+            f"{name} is only supported on matrices or batches of matrices. Got {input.array.ndim}-D tensor."
+        )
+    return transpose(input, -2, -1)
+
+
 def squeeze(input: Any, dim: int | Sequence[int] | None = None) -> Any:
     """Without the dimensions of size 1, or without those of `dim` that have size 1: a view."""
     shape = input.array.shape
     dims, digit = (range(len(shape)), 0) if dim is None else ((dim,), 1) if isinstance(dim, int) else (dim, 2)
     drop = [normalize_dim(d, len(shape)) for d in dims]
+    if len(set(drop)) < len(drop):
+        raise RuntimeError(f"dim {drop[0]} appears multiple times in the list of dims")
     kept = tuple(n for i, n in enumerate(shape) if i not in drop or n != 1)
     return _resized(f"SqueezeBackward{digit}", input, kept)
 
@@ -164,6 +287,11 @@ def expand(input: Any, *shape: Any) -> Any:
         return np.broadcast_to(input, sizes(shape))
     before, target = input.array.shape, sizes(shape)
     skip = len(target) - len(before)
+    if skip > 0 and -1 in target[:skip]:
+        raise RuntimeError(
+            "The expanded size of the tensor (-1) isn't allowed in a leading, non-existing dimension "
+            f"{target.index(-1)}"
+        )
     full = tuple(before[i - skip] if n == -1 and i >= skip else n for i, n in enumerate(target))
     try:
         return record_view("ExpandBackward0", lambda a: expand(a, full), input, lambda g: sum_to(g, before))
@@ -184,71 +312,76 @@ def cannot_expand(before: tuple[int, ...], target: tuple[int, ...]) -> str:
     )
 
 
+def expand_as(input: Any, other: Any) -> Any:
+    """Broadcast to the shape of other: a view."""
+    return expand(input, other.array.shape)
+
+
+def broadcast_to(input: Any, size: Sequence[int]) -> Any:
+    """Broadcast to a larger shape without copying: a read-only view."""
+    return expand(input, size)
+
+
+def broadcast_tensors(*tensors: Any) -> tuple[Any, ...]:
+    """All tensors broadcast to their common shape: read-only views."""
+    shapes = [tensor.array.shape for tensor in tensors]
+    try:
+        shape = np.broadcast_shapes(*shapes)
+    except ValueError:
+        raise RuntimeError(cannot_broadcast(*shapes)) from None
+    return tuple(expand(tensor, shape) for tensor in tensors)
+
+
+def broadcast_shapes(*shapes: int | Sequence[int]) -> Size:
+    """The shape that all of these broadcast to; RuntimeError where there is none."""
+    found: tuple[int, ...] = ()
+    for i, shape in enumerate(map(_as_tuple, shapes)):
+        try:
+            found = np.broadcast_shapes(found, shape)
+        except ValueError:
+            pairs = list(zip(reversed(shape), reversed(found), strict=False))
+            at = next(k for k, (n, m) in enumerate(pairs) if n != m and 1 not in (n, m))
+            raise RuntimeError(
+                f"Attempting to broadcast a dimension of length {shape[-1 - at]} at {-1 - at}! Mismatching argument at "
+                f"index {i} had {shape}; but expected shape should be broadcastable to {list(found)}"
+            ) from None
+    return Size(found)
+
+
+def atleast_1d(*tensors: Any) -> Any:
+    """Each tensor with one dimension at least; a tuple of them for several tensors or a sequence."""
+    return _each(tensors, lambda v: v if v.array.ndim else v.reshape(1))
+
+
+def atleast_2d(*tensors: Any) -> Any:
+    """Each tensor with two dimensions at least: a vector becomes a row."""
+    return _each(tensors, lambda v: v if v.array.ndim > 1 else v.unsqueeze(0) if v.array.ndim else v.reshape(1, 1))
+
+
+def atleast_3d(*tensors: Any) -> Any:
+    """Each tensor with three dimensions at least: a vector of n becomes (1, n, 1), a matrix gets a last dimension."""
+
+    def deep(v: Any) -> Any:
+        ndim = v.array.ndim
+        if ndim == 0:
+            return v.reshape(1, 1, 1)
+        return v.unsqueeze(0).unsqueeze(-1) if ndim == 1 else v.unsqueeze(-1) if ndim == 2 else v
+
+    return _each(tensors, deep)
+
+
+def _each(tensors: tuple[Any, ...], change: Callable[[Any], Any]) -> Any:
+    if len(tensors) == 1 and isinstance(tensors[0], Variable):
+        return change(tensors[0])
+    given = tensors[0] if len(tensors) == 1 else tensors
+    return tuple(map(change, given))
+
+
 def contiguous(input: Any) -> Any:
     """The tensor itself when its memory is in row-major order, else a copy."""
-    if input.array.flags.c_contiguous:
-        return input
-    return clone(input)
+    return input if input.array.flags.c_contiguous else clone(input)
 
 
 def clone(input: Any) -> Any:
     """A copy that stays on the tape."""
     return record("CloneBackward0", input.array.copy(), (input, lambda g: g))
-
-
-def cat(tensors: Sequence[Any], dim: int = 0) -> Any:
-    """Tensors joined along an existing dimension; all other dimensions must agree. Shape [0] goes with every shape."""
-    if not tensors:
-        raise ValueError("mpigrad.cat(): expected a non-empty list of Tensors")
-    parts = _common_dtype(tensors)
-    parts = [p for p in parts if p.array.shape != (0,)] or parts[:1]
-    first = parts[0].array.shape
-    axis = normalize_dim(dim, len(first))
-    for i, part in enumerate(parts):
-        shape = part.array.shape
-        if not shape:
-            raise RuntimeError(f"zero-dimensional tensor (at position {i}) cannot be concatenated")
-        if len(shape) != len(first):
-            raise RuntimeError(f"Tensors must have same number of dimensions: got {len(first)} and {len(shape)}")
-        for expected, found in zip(first[:axis] + first[axis + 1 :], shape[:axis] + shape[axis + 1 :], strict=True):
-            if found != expected:
-                raise RuntimeError(
-                    f"Sizes of tensors must match except in dimension {axis}. Expected size {expected} but got size "
-                    f"{found} for tensor number {i} in the list."
-                )
-    ends = np.cumsum([p.array.shape[axis] for p in parts]).tolist()
-    pieces = [
-        (slice(None),) * axis + (slice(end - p.array.shape[axis], end),) for p, end in zip(parts, ends, strict=True)
-    ]
-    value = array_module(parts[0].array).concatenate([p.array for p in parts], axis)
-    return record("CatBackward0", value, *[(p, lambda g, at=at: g[at]) for p, at in zip(parts, pieces, strict=True)])
-
-
-def stack(tensors: Sequence[Any], dim: int = 0) -> Any:
-    """Tensors of one shape joined along a new dimension."""
-    if not tensors:
-        raise RuntimeError("stack expects a non-empty TensorList")
-    parts = _common_dtype(tensors)
-    for i, part in enumerate(parts):
-        if part.array.shape != parts[0].array.shape:
-            raise RuntimeError(
-                f"stack expects each tensor to be equal size, but got {list(parts[0].array.shape)} at entry 0 "
-                f"and {list(part.array.shape)} at entry {i}"
-            )
-    axis = normalize_dim(dim, parts[0].array.ndim + 1)
-    value = array_module(parts[0].array).stack([p.array for p in parts], axis)
-    before = (slice(None),) * axis
-    return record("StackBackward0", value, *[(p, lambda g, i=i: g[(*before, i)]) for i, p in enumerate(parts)])
-
-
-def _common_dtype(tensors: Sequence[Any]) -> list[Any]:
-    parts = list(tensors)
-    for i, part in enumerate(parts):
-        if not isinstance(part, Variable):
-            raise TypeError(f"expected Tensor as element {i} in argument 0, but got {type(part).__name__}")
-    if len({p.array.dtype for p in parts}) > 1:
-        widest = parts[0]
-        for part in parts[1:]:
-            widest, _ = promoted(widest, part)
-        parts = [cast(p, widest.array.dtype) for p in parts]
-    return parts

@@ -19,9 +19,11 @@ from .core.generator import *
 from .core.ops.contraction import *
 from .core.ops.elementwise import *
 from .core.ops.index import *
+from .core.ops.join import *
 from .core.ops.linalg import *
 from .core.ops.reduce import *
 from .core.ops.shape import *
+from .core.ops.slices import *
 from .core.printing import set_printoptions as set_printoptions
 from .core.serialization import *
 from .core.tensor import Parameter as Parameter

@@ -12,7 +12,8 @@ from ..autograd import wrap
 from ..backend import Array, array_module
 from ..dtypes import of
 from .fused import record_fused
-from .shape import Size, cat
+from .join import cat
+from .shape import Size
 
 # fmt: off
 __all__ = [

@@ -1,5 +1,6 @@
 """Optimizers, with PyTorch's names, over flat memory."""
 
+from . import lr_scheduler as lr_scheduler
 from .adam import *
 from .adaptive import *
 from .optimizer import *

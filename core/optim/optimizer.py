@@ -124,7 +124,8 @@ def _with_hooks(step: Callable[..., Any]) -> Callable[..., Any]:
                     )
                 args, kwargs = changed
         result = step(*args, **kwargs)
-        self._opt_called = True
+        if self._opt_called is False:
+            self._opt_called = True
         for hook in tuple(self._hooks["step_post"]):
             hook(self, args, kwargs)
         return result
@@ -167,7 +168,7 @@ class Optimizer:
         self.state: defaultdict[Tensor, dict[str, Any]] = state["state"]
         self._lanes: dict[int, tuple[tuple[Any, ...], list[Lane]]] = {}  # per group: made for what, the lanes
         self._hooks: defaultdict[str, list[Any]] = defaultdict(list)
-        self._opt_called = False
+        self._opt_called: bool | None = None  # whether a step was made since a scheduler began to watch
 
     def __repr__(self) -> str:
         text = f"{type(self).__name__} ("

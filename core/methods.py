@@ -11,7 +11,7 @@ from . import dtypes
 from .autograd import Variable, wrap
 from .backend import Array, array_module, device_of, is_array
 from .generator import Generator, default_generator
-from .ops import contraction, elementwise, index, join, linalg, reduce, slices
+from .ops import contraction, elementwise, extremes, index, join, linalg, reduce, slices
 from .ops import shape as shapes
 from .ops.inplace import check_in_place, in_place, in_place_view
 
@@ -109,8 +109,10 @@ class Methods(Variable):
     # --- reductions ---------------------------------------------------------------------------------------------------
 
     sum, mean, prod, var, std = reduce.sum, reduce.mean, reduce.prod, reduce.var, reduce.std
-    max, min, amax, amin = reduce.max, reduce.min, reduce.amax, reduce.amin
-    argmax, argmin, any, all = reduce.argmax, reduce.argmin, reduce.any, reduce.all
+    nansum, nanmean, count_nonzero = reduce.nansum, reduce.nanmean, reduce.count_nonzero
+    any, all = reduce.any, reduce.all
+    max, min, amax, amin = extremes.max, extremes.min, extremes.amax, extremes.amin
+    aminmax, argmax, argmin = extremes.aminmax, extremes.argmax, extremes.argmin
     softmax, log_softmax, logsumexp = reduce.softmax, reduce.log_softmax, reduce.logsumexp
 
     # --- shape --------------------------------------------------------------------------------------------------------

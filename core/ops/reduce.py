@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections import namedtuple
 from typing import Any
 
 import numpy as np
 
-from ..autograd import RESULT, Variable, record
+from ..autograd import RESULT, Variable, record, wrap
 from ..backend import Array, array_module
 from ..dtypes import dtype as Dtype
 from ..dtypes import floating
-from .elementwise import cast, exp, maximum, minimum, where
-from .index import put
+from .elementwise import cast, div, exp, isnan, logical_not, where
 from .shape import expand, normalize_dim
 
 # fmt: off
 __all__ = [
-    "all", "amax", "amin", "any", "argmax", "argmin", "log_softmax", "logsumexp", "max", "mean", "min", "prod",
-    "softmax", "std", "sum", "var",
+    "all", "any", "count_nonzero", "log_softmax", "logsumexp", "mean", "nanmean", "nansum", "prod", "softmax", "std",
+    "std_mean", "sum", "var", "var_mean",
 ]
 # fmt: on
 
-INT64 = np.dtype(np.int64)
+INT64, FLOAT32 = np.dtype(np.int64), np.dtype(np.float32)
 Dim = int | tuple[int, ...] | list[int] | None
 
 
@@ -31,65 +29,111 @@ def axes_of(dim: Dim, ndim: int) -> tuple[int, ...]:
     """The dimensions to reduce as non-negative ints; all of them for None. RuntimeError if one is named twice."""
     if dim is None or dim == () or dim == []:
         return tuple(range(ndim))
-    axes = tuple(normalize_dim(d, ndim) for d in ((dim,) if isinstance(dim, int) else dim))
+    if dim.__class__ is int:
+        return (normalize_dim(dim, ndim),) if ndim else _none_of(dim)
+    axes = tuple([normalize_dim(d, ndim) for d in ((dim,) if isinstance(dim, int) else dim)])
     if len(set(axes)) < len(axes):
         raise RuntimeError(f"dim {axes[0]} appears multiple times in the list of dims")
     return axes if ndim else ()
 
 
-def _kept(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, ...]:
+def _none_of(dim: int) -> tuple[int, ...]:
+    normalize_dim(dim, 0)
+    return ()
+
+
+def kept(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, ...]:
     """The shape with the reduced dimensions as 1."""
-    return tuple(1 if i in axes else n for i, n in enumerate(shape))
+    return tuple([1 if i in axes else n for i, n in enumerate(shape)])
 
 
-def _spread(g: Any, shape: tuple[int, ...], axes: tuple[int, ...]) -> Any:
-    """The gradient of a sum: g repeated over the reduced dimensions."""
-    return expand(g.reshape(_kept(shape, axes)), shape)
+def spread(g: Any, shape: tuple[int, ...], axes: tuple[int, ...] | None) -> Any:
+    """The gradient of a sum: g repeated over the reduced dimensions; axes None: over all of them."""
+    return expand(g if axes is None else g.reshape(kept(shape, axes)), shape)
+
+
+def added(x: Array, axes: tuple[int, ...] | None, keepdim: bool = False) -> Array:
+    """The sum; integers and bools add up in int64, half precision in float32."""
+    dtype = x.dtype
+    if dtype.kind in "iub":
+        return array_module(x).add.reduce(x, axes, INT64, None, keepdim)
+    if dtype.itemsize == 2:
+        return array_module(x).add.reduce(x, axes, FLOAT32, None, keepdim).astype(dtype)
+    return array_module(x).add.reduce(x, axes, None, None, keepdim)
 
 
 def sum(input: Any, dim: Dim = None, keepdim: bool = False, *, dtype: Dtype | None = None) -> Any:
-    """The sum; integers and bools add up in int64."""
+    """The sum; integers and bools add up in int64, half precision in float32."""
+    if dtype is not None:
+        input = cast(input, dtype.numpy)
     x = input.array
+    shape = x.shape
+    axes = None if dim is None else axes_of(dim, len(shape))
+    value = added(x, axes, keepdim)
+    if dtype is not None and not dtype.is_floating_point:
+        value = value.astype(dtype.numpy)
+    return record("SumBackward0" if dim is None else "SumBackward1", value, (input, lambda g: spread(g, shape, axes)))
+
+
+def nansum(input: Any, dim: Dim = None, keepdim: bool = False, *, dtype: Dtype | None = None) -> Any:
+    """The sum of what is not NaN."""
+    source = cast(input, dtype.numpy) if dtype else input
+    x = source.array
     axes, shape = axes_of(dim, x.ndim), x.shape
-    wide = dtype.numpy if dtype else INT64 if x.dtype.kind in "iub" else x.dtype
-    source = cast(input, wide) if dtype and wide.kind == "f" else input
-    value = array_module(x).add.reduce(x, axes, wide, None, keepdim)
-    return record("SumBackward0" if dim is None else "SumBackward1", value, (source, lambda g: _spread(g, shape, axes)))
+    numbers = ~np.isnan(x)
+    value = added(np.where(numbers, x, x.dtype.type(0)), axes, keepdim)
+    return record("NansumBackward0", value, (source, lambda g, numbers: spread(g, shape, axes) * numbers, numbers))
 
 
 def mean(input: Any, dim: Dim = None, keepdim: bool = False, *, dtype: Dtype | None = None) -> Any:
     """The arithmetic mean; RuntimeError for integers, as their mean has no dtype of theirs."""
     source = cast(input, dtype.numpy) if dtype else input
     x = source.array
-    if x.dtype.kind != "f":
+    if x.dtype.kind in "iub":
+        which = "Input dtype" if dtype is None else "Optional dtype"
         raise RuntimeError(
-            "mean(): could not infer output dtype. Input dtype must be either a floating point or complex dtype. "
-            f"Got: {x.dtype}"
+            f"mean(): could not infer output dtype. {which} must be either a floating point or complex dtype. "
+            f"Got: {CPP_NAMES.get(x.dtype.name, x.dtype)}"
         )
-    axes, shape = axes_of(dim, x.ndim), x.shape
-    count = math.prod(shape[i] for i in axes)
-    if x.dtype == np.float16:  # whose largest number is 65,504
-        value = (x.sum(axes, np.float32, keepdims=keepdim) / np.float32(count)).astype(x.dtype)
-        vjp = lambda g: _spread(g * (1 / count if count else math.nan), shape, axes)
+    shape = x.shape
+    axes = None if dim is None else axes_of(dim, len(shape))
+    count = x.size if axes is None else math.prod([shape[i] for i in axes])
+    if x.dtype.itemsize == 2:  # the sum may be beyond the largest half, which is 65,504
+        total = array_module(x).add.reduce(x, axes, FLOAT32, None, keepdim)
+        value = (total / np.float32(count)).astype(x.dtype)
+        vjp = lambda g: spread(g * (1 / count if count else math.nan), shape, axes)
     else:
-        value = x.sum(axes, keepdims=keepdim) / x.dtype.type(count)
-        vjp = lambda g: _spread(g / count if count else g * math.nan, shape, axes)
+        value = added(x, axes, keepdim) / x.dtype.type(count)
+        vjp = lambda g: spread(g / count if count else g * math.nan, shape, axes)
     return record("MeanBackward0" if dim is None else "MeanBackward1", value, (source, vjp))
 
 
-def prod(input: Any, dim: int | None = None, keepdim: bool = False) -> Any:
-    """The product; its derivatives are exact where factors are zero too."""
-    x = input.array
+CPP_NAMES = {"int64": "Long", "int32": "Int", "int16": "Short", "int8": "Char", "uint8": "Byte", "bool": "Bool"}
+
+
+def nanmean(input: Any, dim: Dim = None, keepdim: bool = False, *, dtype: Dtype | None = None) -> Any:
+    """The mean of what is not NaN; NaN where there is nothing else."""
+    count = sum(logical_not(isnan(input)), dim, keepdim)
+    return div(nansum(input, dim, keepdim, dtype=dtype), count)
+
+
+def prod(input: Any, dim: int | None = None, keepdim: bool = False, *, dtype: Dtype | None = None) -> Any:
+    """The product, of integers in int64; its derivatives are exact where factors are zero too."""
+    source = cast(input, dtype.numpy) if dtype else input
+    x = source.array
     axes, shape = axes_of(dim, x.ndim), x.shape
-    value = x.prod(axes, keepdims=keepdim)
+    wide = dtype.numpy if dtype else INT64 if x.dtype.kind in "iub" else FLOAT32 if x.itemsize == 2 else None
+    value = x.prod(axes, wide, keepdims=keepdim)
+    if x.itemsize == 2 and x.dtype.kind not in "iub":
+        value = value.astype(x.dtype)
 
     def vjp(g: Any, x: Any, y: Any) -> Any:
         factors = x.array if isinstance(x, Variable) else x
         if factors.all():
-            return _spread(g * y, shape, axes) / x
-        return _spread(g, shape, axes) * (_others_product if factors is x else _others_recorded)(x, axes)
+            return spread(g * y, shape, axes) / x
+        return spread(g, shape, axes) * (_others_product if factors is x else _others_recorded)(x, axes)
 
-    return record("ProdBackward0" if dim is None else "ProdBackward1", value, (input, vjp, input, RESULT))
+    return record("ProdBackward0" if dim is None else "ProdBackward1", value, (source, vjp, source, RESULT))
 
 
 def _others_product(x: Array, axes: tuple[int, ...]) -> Array:
@@ -108,181 +152,116 @@ def _others_recorded(x: Any, axes: tuple[int, ...]) -> Any:
 
 
 def var(
-    input: Any, dim: Dim = None, unbiased: bool = True, keepdim: bool = False, *, correction: int | None = None
+    input: Any, dim: Any = None, unbiased: bool = True, keepdim: bool = False, *, correction: float | None = None
 ) -> Any:
     """The variance: squared deviations, summed and divided by n - correction (1; 0 when not unbiased)."""
-    value, vjp = _variance(input.array, dim, unbiased, keepdim, correction)
+    value, _, vjp = _variance(input.array, dim, unbiased, keepdim, correction)
     return record("VarBackward0", value, (input, vjp, input))
 
 
 def std(
-    input: Any, dim: Dim = None, unbiased: bool = True, keepdim: bool = False, *, correction: int | None = None
+    input: Any, dim: Any = None, unbiased: bool = True, keepdim: bool = False, *, correction: float | None = None
 ) -> Any:
     """The standard deviation: the square root of the variance, with gradient 0 where that is 0."""
-    variance, vjp = _variance(input.array, dim, unbiased, keepdim, correction)
-    towards = lambda g, x, y: vjp(where(y == 0, 0.0, g / (2 * y)), x)
-    return record("StdBackward0", np.sqrt(variance), (input, towards, input, RESULT))
+    value, _, vjp = _variance(input.array, dim, unbiased, keepdim, correction)
+    return record("StdBackward0", np.sqrt(value), (input, _of_root(vjp), input, RESULT))
 
 
-def _variance(x: Array, dim: Dim, unbiased: bool, keepdim: bool, correction: int | None) -> tuple[Array, Any]:
-    """The variance and its vjp."""
-    if x.dtype.kind != "f":
+def var_mean(
+    input: Any, dim: Any = None, unbiased: bool = True, keepdim: bool = False, *, correction: float | None = None
+) -> tuple[Any, Any]:
+    """The pair (variance, mean)."""
+    value, centre, vjp = _variance(input.array, dim, unbiased, keepdim, correction)
+    return record("VarMeanBackward0", value, (input, vjp, input)), _centre("VarMeanBackward0", input, centre, dim)
+
+
+def std_mean(
+    input: Any, dim: Any = None, unbiased: bool = True, keepdim: bool = False, *, correction: float | None = None
+) -> tuple[Any, Any]:
+    """The pair (standard deviation, mean)."""
+    value, centre, vjp = _variance(input.array, dim, unbiased, keepdim, correction)
+    deviation = record("StdMeanBackward0", np.sqrt(value), (input, _of_root(vjp), input, RESULT))
+    return deviation, _centre("StdMeanBackward0", input, centre, dim)
+
+
+def _variance(x: Array, dim: Any, unbiased: bool, keepdim: bool, correction: float | None) -> tuple[Array, Array, Any]:
+    """The variance, the mean and the variance's vjp."""
+    if x.dtype.kind in "iub":
         raise RuntimeError("std and var only support floating point and complex dtypes")
     if isinstance(dim, bool):  # var(unbiased)
         unbiased, dim = dim, None
     axes, shape = axes_of(dim, x.ndim), x.shape
-    count = math.prod(shape[i] for i in axes)
+    count = math.prod([shape[i] for i in axes])
     left = count - (int(unbiased) if correction is None else correction)
     scale = left if left > 0 else 0
-    centred = x - x.sum(axes, keepdims=True) / x.dtype.type(count)
-    value = (centred * centred).sum(axes, keepdims=keepdim) / x.dtype.type(scale)
+    wide = x if x.itemsize > 2 else x.astype(FLOAT32)
+    centre = wide.sum(axes, keepdims=True) / wide.dtype.type(count)
+    centred = wide - centre
+    value = (centred * centred).sum(axes, keepdims=keepdim) / wide.dtype.type(scale)
 
     def vjp(g: Any, x: Any) -> Any:
-        mean = x.sum(axes).reshape(_kept(shape, axes)) / count
-        return _spread(g, shape, axes) * (x - mean) * (2 / scale if scale else math.inf)
+        mean = x.sum(axes).reshape(kept(shape, axes)) / count
+        return spread(g, shape, axes) * (x - mean) * (2 / scale if scale else math.inf)
 
-    return value, vjp
+    centre = centre if keepdim else centre.reshape(value.shape)
+    return value.astype(x.dtype, copy=False), centre.astype(x.dtype, copy=False), vjp
+
+
+def _of_root(vjp: Any) -> Any:
+    """The vjp towards the standard deviation, from that towards the variance."""
+    return lambda g, x, y: vjp(where(y == 0, 0.0, g / (2 * y)), x)
+
+
+def _centre(name: str, input: Any, value: Array, dim: Any) -> Any:
+    """The mean that was computed on the way to the variance."""
+    shape = input.array.shape
+    axes = axes_of(None if isinstance(dim, bool) else dim, len(shape))
+    count = math.prod([shape[i] for i in axes])
+    return record(name, value, (input, lambda g: spread(g / count, shape, axes)))
 
 
 def logsumexp(input: Any, dim: Dim, keepdim: bool = False) -> Any:
     """log(sum(exp(x))), computed without overflow."""
-    x = floating(input.array)
+    x = input.array
+    wide = x.astype(FLOAT32) if x.itemsize == 2 and x.dtype.kind not in "iu" else floating(x)
     axes, shape = axes_of(dim, x.ndim), x.shape
-    top = _top(x, axes)
-    top = np.where(np.isfinite(top), top, x.dtype.type(0))
-    value = np.log(np.exp(x - top).sum(axes, keepdims=True)) + top
-    vjp = lambda g, x, y: _spread(g, shape, axes) * exp(x - y.reshape(_kept(shape, axes)))
+    top = wide.max(axes, keepdims=True) if x.size else array_module(x).zeros(kept(shape, axes), wide.dtype)
+    top = np.where(np.isfinite(top), top, wide.dtype.type(0))
+    value = np.log(np.exp(wide - top).sum(axes, keepdims=True)) + top
+    if x.dtype.kind not in "iub":
+        value = value.astype(x.dtype, copy=False)
+    vjp = lambda g, x, y: spread(g, shape, axes) * exp(x - y.reshape(kept(shape, axes)))
     return record("LogsumexpBackward0", value if keepdim else value.squeeze(axes), (input, vjp, input, RESULT))
-
-
-def _top(x: Array, axes: tuple[int, ...]) -> Array:
-    """The largest elements, to be subtracted before exp; of no elements any number."""
-    return x.max(axes, keepdims=True) if x.size else array_module(x).zeros(_kept(x.shape, axes), x.dtype)
-
-
-def amax(input: Any, dim: Dim = None, keepdim: bool = False) -> Any:
-    """The largest elements; equal ones share the gradient evenly."""
-    return _extreme("amax", "AmaxBackward0", input, dim, keepdim)
-
-
-def amin(input: Any, dim: Dim = None, keepdim: bool = False) -> Any:
-    """The smallest elements; equal ones share the gradient evenly."""
-    return _extreme("amin", "AminBackward0", input, dim, keepdim)
-
-
-def _extreme(op: str, name: str, input: Any, dim: Dim, keepdim: bool) -> Any:
-    x = input.array
-    axes, shape = axes_of(dim, x.ndim), x.shape
-    _check_not_empty(op, shape, axes, dim)
-    value = getattr(x, op[-3:])(axes, keepdims=keepdim)
-
-    def vjp(g: Any, x: Any, y: Any) -> Any:
-        hit = x == y.reshape(_kept(shape, axes))
-        return _spread(g, shape, axes) * hit / hit.sum(axes, dtype=g.dtype).reshape(_kept(shape, axes))
-
-    return record(name, value, (input, vjp, input, RESULT))
-
-
-def _check_not_empty(op: str, shape: tuple[int, ...], axes: tuple[int, ...], dim: Dim) -> None:
-    """No elements have no largest one."""
-    empty = [i for i in axes if shape[i] == 0]
-    if empty and (dim is None or dim == () or dim == []):
-        text = f"{op}(): Expected reduction dim to be specified for input.numel() == 0."
-        if op.startswith("arg"):
-            raise IndexError(text)
-        raise RuntimeError(f"{text} Specify the reduction dim with the 'dim' argument.")
-    if empty:
-        raise IndexError(f"{op}(): Expected reduction dim {empty[0]} to have non-zero size.")
-
-
-class _Extremes(namedtuple("Extremes", ["values", "indices"])):
-    """What max and min return along a dimension; prints as PyTorch's."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return f"mpigrad.return_types.{type(self).__name__}(\nvalues={self.values!r},\nindices={self.indices!r})"
-
-
-_Max = type("max", (_Extremes,), {"__slots__": ()})
-_Min = type("min", (_Extremes,), {"__slots__": ()})
-
-
-def max(input: Any, dim: Any = None, keepdim: bool = False) -> Any:
-    """The largest element of all; with dim the pair (values, indices) along it; with another tensor `maximum`."""
-    if isinstance(dim, Variable):
-        return maximum(input, dim)
-    if dim is None:
-        return _extreme("max", "MaxBackward1", input, None, False)
-    return _Max(*_along("max", "MaxBackward0", input, dim, keepdim))
-
-
-def min(input: Any, dim: Any = None, keepdim: bool = False) -> Any:
-    """The smallest element of all; with dim the pair (values, indices) along it; with another tensor `minimum`."""
-    if isinstance(dim, Variable):
-        return minimum(input, dim)
-    if dim is None:
-        return _extreme("min", "MinBackward1", input, None, False)
-    return _Min(*_along("min", "MinBackward0", input, dim, keepdim))
-
-
-def _along(op: str, name: str, input: Any, dim: int, keepdim: bool) -> tuple[Any, Any]:
-    x = input.array
-    axis = normalize_dim(dim, x.ndim)
-    before, rows = x.shape, x.reshape(1) if x.ndim == 0 else x
-    _check_not_empty(op, rows.shape, (axis,), dim)
-    where = np.expand_dims(getattr(rows, f"arg{op}")(axis), axis)
-    value, found = np.take_along_axis(rows, where, axis), where
-    if not keepdim or x.ndim == 0:
-        value, found = value.squeeze(axis), where.squeeze(axis)
-    shape, xp = rows.shape, array_module(x)
-
-    def vjp(g: Any, where: Array) -> Any:
-        grid = list(xp.meshgrid(*[xp.arange(n) for n in where.shape], indexing="ij", sparse=True))
-        grid[axis] = where
-        return put(g.reshape(where.shape), shape, tuple(grid)).reshape(before)
-
-    return record(name, value, (input, vjp, where)), record(name, found)
-
-
-def argmax(input: Any, dim: int | None = None, keepdim: bool = False) -> Any:
-    """The index of the largest element: of all elements flattened, or along dim."""
-    return _arg(input, dim, keepdim, "argmax")
-
-
-def argmin(input: Any, dim: int | None = None, keepdim: bool = False) -> Any:
-    """The index of the smallest element: of all elements flattened, or along dim."""
-    return _arg(input, dim, keepdim, "argmin")
-
-
-def _arg(input: Any, dim: int | None, keepdim: bool, op: str) -> Any:
-    x = input.array
-    axes = axes_of(dim, x.ndim)
-    _check_not_empty(op, x.shape, axes, dim)
-    if dim is not None and x.ndim:
-        return record(op, getattr(x, op)(axes[0], keepdims=keepdim))
-    value = getattr(x, op)()
-    return record(op, np.reshape(value, (1,) * x.ndim) if keepdim else value)
 
 
 def any(input: Any, dim: Dim = None, keepdim: bool = False) -> Any:
     """Whether some element is not zero."""
-    return record("any", input.array.any(axes_of(dim, input.array.ndim), keepdims=keepdim))
+    return _truth(input.array.any(axes_of(dim, input.array.ndim), keepdims=keepdim), input)
 
 
 def all(input: Any, dim: Dim = None, keepdim: bool = False) -> Any:
     """Whether no element is zero."""
-    return record("all", input.array.all(axes_of(dim, input.array.ndim), keepdims=keepdim))
+    return _truth(input.array.all(axes_of(dim, input.array.ndim), keepdims=keepdim), input)
+
+
+def _truth(value: Array, input: Any) -> Any:
+    """Bools; uint8 for uint8, which was PyTorch's bool once."""
+    return wrap(value.astype(np.uint8) if input.array.dtype == np.uint8 else value)
+
+
+def count_nonzero(input: Any, dim: Dim = None) -> Any:
+    """How many elements are not zero."""
+    return wrap(np.count_nonzero(input.array, axis=axes_of(dim, input.array.ndim)))
 
 
 def softmax(input: Any, dim: int | None = None, dtype: Dtype | None = None) -> Any:
     """exp(x) / sum(exp(x)) along dim."""
-    if input.array.ndim == 0:
-        return softmax(input.reshape(1), dim, dtype).reshape(())
-    source, axis = _softmax_input(input, dim, dtype, "softmax")
-    value = source.array - _top(source.array, (axis,))
-    np.exp(value, out=value)
-    value /= value.sum(axis, keepdims=True)
+    source, x, axis = _softmax_input("softmax", input, dim, dtype)
+    value = x - _top(x, axis)
+    np.exp(value, value)
+    value /= array_module(x).add.reduce(value, axis, None, None, True)
+    if x is not source.array:
+        value = value.reshape(source.array.shape).astype(source.array.dtype, copy=False)
 
     def vjp(g: Any, y: Any) -> Any:
         weighted = g * y
@@ -293,26 +272,35 @@ def softmax(input: Any, dim: int | None = None, dtype: Dtype | None = None) -> A
 
 def log_softmax(input: Any, dim: int | None = None, dtype: Dtype | None = None) -> Any:
     """log(softmax(x)) along dim, computed without forming the softmax."""
-    if input.array.ndim == 0:
-        return log_softmax(input.reshape(1), dim, dtype).reshape(())
-    source, axis = _softmax_input(input, dim, dtype, "log_softmax")
-    value = source.array - _top(source.array, (axis,))
-    value -= np.log(np.exp(value).sum(axis, keepdims=True))
+    source, x, axis = _softmax_input("log_softmax", input, dim, dtype)
+    value = x - _top(x, axis)
+    value -= np.log(array_module(x).add.reduce(np.exp(value), axis, None, None, True))
+    if x is not source.array:
+        value = value.reshape(source.array.shape).astype(source.array.dtype, copy=False)
     vjp = lambda g, y: g - exp(y) * expand(_sum_keep(g, axis), y.shape)
     return record("LogSoftmaxBackward0", value, (source, vjp, RESULT))
 
 
-def _softmax_input(input: Any, dim: int | None, dtype: Dtype | None, name: str) -> tuple[Any, int]:
+def _softmax_input(name: str, input: Any, dim: int | None, dtype: Dtype | None) -> tuple[Any, Array, int]:
+    """The tensor in the dtype asked for, its elements as they are computed with, and the dimension."""
     source = cast(input, dtype.numpy) if dtype else input
-    if source.array.dtype.kind != "f":
+    x = source.array
+    if x.dtype.kind in "iub":
         raise NotImplementedError(
             f'"{name}_lastdim_kernel_impl" not implemented for {source.dtype}: expected floating point'
         )
+    ndim = x.ndim
     if dim is None:  # PyTorch's implicit choice, kept for its users
-        dim = 0 if source.array.ndim in (1, 3) else 1
-    return source, normalize_dim(dim, source.array.ndim)
+        dim = 0 if ndim in (0, 1, 3) else 1
+    axis = normalize_dim(dim, ndim)
+    return source, (x.astype(FLOAT32) if x.itemsize == 2 else x) if ndim else floating(x).reshape(1), axis
+
+
+def _top(x: Array, axis: int) -> Array:
+    """The largest elements along axis, to be subtracted before exp; of no elements nothing."""
+    return x.max(axis, None, True) if x.size else x
 
 
 def _sum_keep(x: Any, axis: int) -> Any:
     shape = x.shape
-    return x.sum(axis).reshape(_kept(shape, (axis,)))
+    return x.sum(axis).reshape(kept(shape, (axis,)))

@@ -8,6 +8,7 @@ from .core import autograd as autograd
 from .core import data as data
 from .core import nn as nn
 from .core import optim as optim
+from .core import return_types as return_types
 from .core.autograd import enable_grad as enable_grad
 from .core.autograd import is_grad_enabled as is_grad_enabled
 from .core.autograd import no_grad as no_grad
@@ -18,6 +19,7 @@ from .core.dtypes import *
 from .core.generator import *
 from .core.ops.contraction import *
 from .core.ops.elementwise import *
+from .core.ops.extremes import *
 from .core.ops.index import *
 from .core.ops.join import *
 from .core.ops.linalg import *

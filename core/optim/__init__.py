@@ -3,5 +3,6 @@
 from . import lr_scheduler as lr_scheduler
 from .adam import *
 from .adaptive import *
+from .lbfgs import *
 from .optimizer import *
 from .sgd import *

@@ -5,6 +5,7 @@ from . import init as init
 from .activation import *
 from .batchnorm import *
 from .container import *
+from .conv import *
 from .dropout import *
 from .flatten import *
 from .instancenorm import *
@@ -12,3 +13,4 @@ from .linear import *
 from .loss import *
 from .module import *
 from .normalization import *
+from .pad import *

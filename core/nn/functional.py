@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..ops.conv import *
 from ..ops.dropout import *
 from ..ops.elementwise import relu as relu
 from ..ops.elementwise import sigmoid as sigmoid
@@ -9,5 +10,8 @@ from ..ops.elementwise import tanh as tanh
 from ..ops.linalg import linear as linear
 from ..ops.loss import *
 from ..ops.norm import *
+from ..ops.pad import *
 from ..ops.reduce import log_softmax as log_softmax
 from ..ops.reduce import softmax as softmax
+from ..ops.resample import *
+from ..ops.windows import *

@@ -18,12 +18,16 @@ from .core.creation import *
 from .core.dtypes import *
 from .core.generator import *
 from .core.ops.contraction import *
+from .core.ops.conv import *
 from .core.ops.elementwise import *
 from .core.ops.extremes import *
 from .core.ops.index import *
 from .core.ops.join import *
 from .core.ops.linalg import *
 from .core.ops.reduce import *
+from .core.ops.resample import channel_shuffle as channel_shuffle
+from .core.ops.resample import pixel_shuffle as pixel_shuffle
+from .core.ops.resample import pixel_unshuffle as pixel_unshuffle
 from .core.ops.shape import *
 from .core.ops.slices import *
 from .core.printing import set_printoptions as set_printoptions

@@ -11,7 +11,7 @@ from . import dtypes
 from .autograd import Variable, wrap
 from .backend import Array, array_module, device_of, is_array
 from .generator import Generator, default_generator
-from .ops import contraction, elementwise, extremes, index, join, linalg, reduce, slices
+from .ops import activation, contraction, elementwise, extremes, index, join, linalg, reduce, slices
 from .ops import shape as shapes
 from .ops.inplace import check_in_place, in_place, in_place_view
 
@@ -44,6 +44,7 @@ class Methods(Variable):
     pow_ = __ipow__ = in_place(elementwise.pow)
 
     clamp_, clip_ = in_place(elementwise.clamp), in_place(elementwise.clip)
+    hardshrink, prelu = activation.hardshrink, activation.prelu
     exp_, log_, sqrt_, relu_ = map(in_place, (elementwise.exp, elementwise.log, elementwise.sqrt, elementwise.relu))
     tanh_, sigmoid_, neg_, abs_ = map(
         in_place, (elementwise.tanh, elementwise.sigmoid, elementwise.neg, elementwise.abs)

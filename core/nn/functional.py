@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from ..ops.activation import *
 from ..ops.conv import *
 from ..ops.dropout import *
-from ..ops.elementwise import relu as relu
 from ..ops.elementwise import sigmoid as sigmoid
 from ..ops.elementwise import tanh as tanh
 from ..ops.linalg import linear as linear

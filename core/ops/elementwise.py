@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from ..autograd import RESULT, Node, Variable, edge, record, thread, wrap
-from ..backend import Array, array_module, is_array, special
+from ..backend import Array, array_module, is_array
 from ..dtypes import floating, get_default_dtype, of, result_type
+from .erf import erf as erf_of
 
 # fmt: off
 __all__ = [
@@ -206,11 +207,6 @@ def _divisor(b: Any) -> Any:
     return b
 
 
-def _special(name: str) -> Callable[[Array], Array]:
-    """SciPy's function of one argument; it has none for half precision."""
-    return lambda x: getattr(special(x), name)(x).astype(x.dtype, copy=False)
-
-
 # arithmetic
 add = binary("Add", operator.add, lambda g: g, lambda g: g)
 sub = binary("Sub", operator.sub, lambda g: g, lambda g: -g)
@@ -246,7 +242,7 @@ expm1 = unary("Expm1", np.expm1, lambda g, y: g * (y + 1), to_float=True)
 log1p = unary("Log1P", np.log1p, lambda g, x: g / (x + 1), to_float=True)
 rsqrt = unary("Rsqrt", lambda x: 1 / np.sqrt(x), lambda g, y: g * (y * y * y) * -0.5, to_float=True)
 reciprocal = unary("Reciprocal", lambda x: 1 / x, lambda g, y: -g * (y * y), to_float=True)
-erf = unary("Erf", _special("erf"), lambda g, x: g * exp(-x * x) * (2 / math.sqrt(math.pi)), to_float=True)
+erf = unary("Erf", erf_of, lambda g, x: g * exp(-x * x) * (2 / math.sqrt(math.pi)), to_float=True)
 cos: Op
 sin: Op = unary("Sin", np.sin, lambda g, x: g * cos(x), to_float=True)
 cos = unary("Cos", np.cos, lambda g, x: -g * sin(x), to_float=True)

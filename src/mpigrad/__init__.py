@@ -17,6 +17,17 @@ from .core.backend import device as device
 from .core.creation import *
 from .core.dtypes import *
 from .core.generator import *
+from .core.ops.activation import celu as celu
+from .core.ops.activation import celu_ as celu_
+from .core.ops.activation import hardshrink as hardshrink
+from .core.ops.activation import prelu as prelu
+from .core.ops.activation import relu_ as relu_
+from .core.ops.activation import rrelu as rrelu
+from .core.ops.activation import rrelu_ as rrelu_
+from .core.ops.activation import selu as selu
+from .core.ops.activation import selu_ as selu_
+from .core.ops.activation import threshold as threshold
+from .core.ops.activation import threshold_ as threshold_
 from .core.ops.contraction import *
 from .core.ops.conv import *
 from .core.ops.elementwise import *

@@ -55,3 +55,21 @@ def same_class(torch: ModuleType) -> Callable[[Expression], None]:
         assert issubclass(got, want), (got, want, text)
 
     return check
+
+
+def assert_close(got: Any, want: Any) -> None:
+    """Equal but for the last digits of numbers."""
+    if isinstance(got, float) and isinstance(want, float):
+        assert got == pytest.approx(want, rel=1e-5, abs=1e-6, nan_ok=True)
+    elif isinstance(got, (list, tuple)) and isinstance(want, (list, tuple)):
+        assert len(got) == len(want), (got, want)
+        for a, b in zip(got, want, strict=True):
+            assert_close(a, b)
+    else:
+        assert got == want
+
+
+@pytest.fixture
+def close(torch: ModuleType) -> Callable[[Expression], None]:
+    """As `same`, for results whose last digits differ."""
+    return lambda expression: assert_close(outcome(expression, mpigrad), outcome(expression, torch))

@@ -4,7 +4,7 @@ The other files here have ROWS: tuples (op, call, inputs) or (op, call, inputs, 
 the library m, mpigrad or torch; inputs are arrays, which become tensors (floating ones require gradients), or anything
 else. Notes: "kink" where the op has no derivative at these inputs, "name" where torch calls the node differently,
 "constant" where torch refuses to differentiate and here the result is a constant, "contiguous" where torch fails with
-other layouts.
+other layouts, "once" where torch has no second derivative.
 """
 
 import importlib
@@ -102,6 +102,8 @@ def test_against_torch(row: tuple[Any, ...], torch: ModuleType) -> None:
         recorded = gradients(mpigrad, got, ours, create_graph=True)
         assert_same(recorded, expected, f"{layout}: gradient under create_graph")
         recorded, expected = learned(recorded), learned(expected)
+        if "once" in notes:
+            continue
         if not expected:
             assert all(g is None or np.allclose(g.numpy(), 0, atol=1e-5) for g in gradients(mpigrad, recorded, ours))
             continue

@@ -329,6 +329,31 @@ class Generator:
         bits = self._random_raw64(math.prod(sizes)) & (2**53 - 1)
         return (bits < math.ceil(p * 2.0**53)).astype(dtype).reshape(sizes)
 
+    def multinomial(self, weights: NDArray[Any], num_samples: int, replacement: bool = False) -> NDArray[np.int64]:
+        """num_samples indices of the 1-d weights, drawn with probabilities proportional to them.
+
+        One sample, or several without replacement: the largest of weight / exponential draw (Efraimidis and Spirakis,
+        2006). With replacement: where uniform draws fall in the running sum. RuntimeError for weights that are
+        negative, not finite or all 0, and for more samples than weights without replacement.
+        """
+        p = np.asarray(weights, np.float64)
+        if not replacement and num_samples > p.size:
+            raise RuntimeError("cannot sample n_sample > prob_dist.size(-1) samples without replacement")
+        for wrong, what in (
+            (not np.isfinite(p).all(), "encountering probability entry = infinity or NaN"),
+            ((p < 0).any(), "encountering probability entry < 0"),
+            (p.sum() <= 0, "sum of probabilities <= 0"),
+        ):
+            if wrong:
+                raise RuntimeError(f"invalid multinomial distribution ({what})")
+        if not replacement or num_samples == 1:
+            keys = p / -np.log1p(-self._unit(p.size, p.dtype))
+            return np.argsort(-keys, kind="stable")[:num_samples]
+        edges = np.cumsum(p)
+        edges /= edges[-1]
+        edges[-1] = 1
+        return np.searchsorted(edges, self._unit(num_samples, np.dtype(np.float64)))
+
 
 default_generator = Generator()
 

@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sized
+import itertools
+from collections.abc import Iterable, Iterator, Sequence, Sized
+from typing import Any, Generic, TypeVar
 
+import numpy as np
+
+from ..creation import as_tensor
+from ..dtypes import float64
 from ..generator import Generator, default_generator
 
-__all__ = ["BatchSampler", "RandomSampler", "Sampler", "SequentialSampler"]
+__all__ = [
+    "BatchSampler",
+    "RandomSampler",
+    "Sampler",
+    "SequentialSampler",
+    "SubsetRandomSampler",
+    "WeightedRandomSampler",
+]
+
+T = TypeVar("T", covariant=True)
 
 
-class Sampler:
-    """Base class: iterates over indices."""
+class Sampler(Generic[T]):
+    """Base class: iterates over indices, or over lists of them."""
 
-    def __iter__(self) -> Iterator[int]:
+    def __iter__(self) -> Iterator[T]:
         raise NotImplementedError("Subclasses of Sampler should implement __iter__.")
 
 
-class SequentialSampler(Sampler):
+class SequentialSampler(Sampler[int]):
     """0, 1, 2, ... to the end of the data."""
 
     def __init__(self, data_source: Sized) -> None:
@@ -29,43 +44,109 @@ class SequentialSampler(Sampler):
         return len(self.data_source)
 
 
-class RandomSampler(Sampler):
-    """Every index once, in an order drawn anew for each pass: PyTorch's order for the same seed."""
+class RandomSampler(Sampler[int]):
+    """Every index once, in an order drawn anew for each pass: PyTorch's order for the same seed.
 
-    def __init__(self, data_source: Sized, *, generator: Generator | None = None) -> None:
-        self.data_source, self.generator = data_source, generator
+    num_samples: how many to draw, in one order after the other. replacement: independent draws. ValueError unless
+    there is something to draw, TypeError for a replacement that is no bool.
+    """
+
+    def __init__(
+        self,
+        data_source: Sized,
+        replacement: bool = False,
+        num_samples: int | None = None,
+        generator: Generator | None = None,
+    ) -> None:
+        self.data_source, self.replacement, self.generator = data_source, replacement, generator
+        self._num_samples = num_samples
+        if not isinstance(replacement, bool):
+            raise TypeError(f"replacement should be a boolean value, but got replacement={replacement}")
+        _positive("num_samples", self.num_samples)
+
+    @property
+    def num_samples(self) -> int:
+        """How many indices a pass draws: as many as there are data, unless told otherwise."""
+        return len(self.data_source) if self._num_samples is None else self._num_samples
 
     def __iter__(self) -> Iterator[int]:
-        generator, count = self.generator, len(self.data_source)
-        if generator is None:
-            seed = default_generator.random_int64()
-            yield from Generator().manual_seed(seed).randperm(count).tolist()
+        count, wanted = len(self.data_source), self.num_samples
+        generator = self.generator or Generator().manual_seed(default_generator.random_int64())
+        # all in PyTorch's portions, and drawn when they are due: its stream stands there whenever a pass is broken off
+        if self.replacement:
+            for size in [32] * (wanted // 32) + [wanted % 32]:
+                yield from generator.randint(0, count, size).tolist()
         else:
-            yield from generator.randperm(count).tolist()
-            generator.randperm(count)  # PyTorch draws one order more at the end of a pass: keep its stream position
+            for _ in range(wanted // count):
+                yield from generator.randperm(count).tolist()
+            yield from generator.randperm(count).tolist()[: wanted % count]
 
     def __len__(self) -> int:
-        return len(self.data_source)
+        return self.num_samples
 
 
-class BatchSampler:
+class SubsetRandomSampler(Sampler[Any]):
+    """The given indices, in an order drawn anew for each pass."""
+
+    def __init__(self, indices: Sequence[Any], generator: Generator | None = None) -> None:
+        self.indices, self.generator = indices, generator
+
+    def __iter__(self) -> Iterator[Any]:
+        for i in (self.generator or default_generator).randperm(len(self.indices)).tolist():
+            yield self.indices[i]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+
+class WeightedRandomSampler(Sampler[int]):
+    """num_samples draws from 0, 1, ..., n-1 with probabilities proportional to n weights."""
+
+    def __init__(
+        self,
+        weights: Sequence[float],
+        num_samples: int,
+        replacement: bool = True,
+        generator: Generator | None = None,
+    ) -> None:
+        _positive("num_samples", num_samples)
+        if not isinstance(replacement, bool):
+            raise ValueError(f"replacement should be a boolean value, but got replacement={replacement}")
+        self.weights = as_tensor(weights, dtype=float64)
+        if self.weights.ndim != 1:
+            raise ValueError(
+                f"weights should be a 1d sequence but given weights have shape {tuple(self.weights.shape)}"
+            )
+        self.num_samples, self.replacement, self.generator = num_samples, replacement, generator
+
+    def __iter__(self) -> Iterator[int]:
+        draw = (self.generator or default_generator).multinomial
+        return iter(draw(np.asarray(self.weights), self.num_samples, self.replacement).tolist())
+
+    def __len__(self) -> int:
+        return self.num_samples
+
+
+class BatchSampler(Sampler[list[Any]]):
     """Groups of batch_size indices from a sampler; the last one may be shorter unless drop_last."""
 
-    def __init__(self, sampler: Iterable[int], batch_size: int, drop_last: bool) -> None:
-        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size <= 0:
-            raise ValueError(f"batch_size should be a positive integer value, but got batch_size={batch_size}")
+    def __init__(self, sampler: Iterable[Any], batch_size: int, drop_last: bool) -> None:
+        _positive("batch_size", batch_size)
+        if not isinstance(drop_last, bool):
+            raise ValueError(f"drop_last should be a boolean value, but got drop_last={drop_last}")
         self.sampler, self.batch_size, self.drop_last = sampler, batch_size, drop_last
 
-    def __iter__(self) -> Iterator[list[int]]:
-        batch: list[int] = []
-        for index in self.sampler:
-            batch.append(index)
-            if len(batch) == self.batch_size:
+    def __iter__(self) -> Iterator[list[Any]]:
+        indices = iter(self.sampler)
+        while batch := list(itertools.islice(indices, self.batch_size)):
+            if len(batch) == self.batch_size or not self.drop_last:
                 yield batch
-                batch = []
-        if batch and not self.drop_last:
-            yield batch
 
     def __len__(self) -> int:
         count = len(self.sampler)  # type: ignore[arg-type]
         return count // self.batch_size if self.drop_last else -(-count // self.batch_size)
+
+
+def _positive(name: str, value: object) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
+        raise ValueError(f"{name} should be a positive integer value, but got {name}={value}")

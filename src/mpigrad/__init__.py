@@ -9,6 +9,7 @@ from .core import data as data
 from .core import nn as nn
 from .core import optim as optim
 from .core import return_types as return_types
+from .core import utils as utils
 from .core.autograd import enable_grad as enable_grad
 from .core.autograd import is_grad_enabled as is_grad_enabled
 from .core.autograd import no_grad as no_grad
@@ -56,7 +57,9 @@ bool = bool_
 # also of every module below them, or Python would load it a second time under that name
 distributed = ddp
 sys.modules[f"{__name__}.distributed"] = ddp
-_PACKAGES = ("autograd", "data", "nn", "optim")
-for _name, _module in list(sys.modules.items()):
-    if _name.startswith(tuple(f"{__name__}.core.{package}" for package in _PACKAGES)):
-        sys.modules[_name.replace(".core.", ".", 1)] = _module
+_NAMES = [(f"core.{name}", name) for name in ("autograd", "data", "nn", "optim", "utils")]
+_NAMES += [("core.data", "utils.data"), ("core.autograd.checkpoint", "utils.checkpoint")]
+for _old, _new in _NAMES:
+    for _name, _module in list(sys.modules.items()):
+        if f"{_name}.".startswith(f"{__name__}.{_old}."):
+            sys.modules[_name.replace(_old, _new, 1)] = _module

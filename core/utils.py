@@ -1,0 +1,4 @@
+"""PyTorch's `torch.utils`: what is found under that name there."""
+
+from . import data as data
+from .autograd import checkpoint as checkpoint

@@ -100,8 +100,10 @@ def nursery() -> Nursery:
     """This process's nursery, started at the first use."""
     global _nursery
     with _creating:
-        if _nursery is None or _nursery.owner != os.getpid() or _nursery.process.poll() is not None:
+        if _nursery is not None and (_nursery.owner != os.getpid() or _nursery.process.poll() is not None):
+            _nursery.close()  # another process's, or one that died
             _nursery = None
+        if _nursery is None:
             _nursery = Nursery()
         return _nursery
 

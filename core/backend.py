@@ -157,6 +157,24 @@ def add_at(array: Array, index: Any, values: Array) -> None:
         cupy().add.at(array, index, values)
 
 
+def sum_rows(index: Array, rows: Array, count: int) -> Array:
+    """The sums of the rows (n, d) that have the same index (n,): `count` of them, zeros for an index that is missing.
+
+    A product with a sparse matrix, which takes a tenth of the time of add_at.
+    """
+    if rows.dtype.itemsize < 4 or not rows.size:
+        result = array_module(rows).zeros((count, rows.shape[1]), rows.dtype)
+        add_at(result, index, rows)
+        return result
+    xp = array_module(rows)
+    if xp is np:
+        from scipy import sparse
+    else:
+        from cupyx.scipy import sparse
+    ones, ends = xp.ones(len(index), rows.dtype), xp.arange(len(index) + 1)
+    return sparse.csr_matrix((ones, index, ends), shape=(len(index), count)).T @ rows
+
+
 def synchronize(array: Array) -> None:
     """Wait until the device has finished this array; nothing to wait for on the CPU."""
     if not isinstance(array, np.ndarray):

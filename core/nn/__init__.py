@@ -7,6 +7,7 @@ from .batchnorm import *
 from .container import *
 from .conv import *
 from .dropout import *
+from .embedding import *
 from .flatten import *
 from .instancenorm import *
 from .linear import *

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from ..ops.activation import *
+from ..ops.attention import *
 from ..ops.conv import *
 from ..ops.dropout import *
 from ..ops.elementwise import sigmoid as sigmoid
 from ..ops.elementwise import tanh as tanh
+from ..ops.embedding import *
 from ..ops.linalg import linear as linear
 from ..ops.loss import *
 from ..ops.norm import *

@@ -113,3 +113,17 @@ def gather_gradient(tensor: Tensor) -> None:
     if grad is not None and grad.array is not home.gradient:
         home.reclaim()[...] = grad.array
         home.lend(grad)
+
+
+def with_gradients(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Those of the tensors that have a gradient; from now on it lies in their home."""
+    found = []
+    for tensor in tensors:
+        grad = tensor._grad
+        if grad is not None:
+            found.append(tensor)
+            if tensor.home is None:
+                flatten(tensors)
+            if grad.array is not tensor.home.gradient:
+                gather_gradient(tensor)
+    return found

@@ -12,7 +12,7 @@ import numpy as np
 from ..autograd import RemovableHandle, enable_grad, wrap
 from ..backend import Array, array_module, device_of, to_device
 from ..dtypes import float32, float64, get_default_dtype
-from ..flat import Run, flatten, gather_gradient, runs
+from ..flat import Run, flatten, runs, with_gradients
 from ..tensor import Tensor, zero_gradients
 
 __all__ = ["Optimizer"]
@@ -247,15 +247,7 @@ class Optimizer:
 
     def _ready_lanes(self, number: int, group: dict[str, Any]) -> list[Lane]:
         """The group's parameters that have gradients, as lanes: the ones of the last step where nothing changed."""
-        active, initial = [], self._initial(group)
-        for parameter in group["params"]:
-            grad = parameter._grad
-            if grad is not None:
-                active.append(parameter)
-                if parameter.home is None:
-                    flatten(group["params"])
-                if grad.array is not parameter.home.gradient:
-                    gather_gradient(parameter)
+        active, initial = with_gradients(group["params"]), self._initial(group)
         made_for: tuple[Any, ...] = (*initial, *[p.home for p in active])
         known = self._lanes.get(number)
         if known is None or known[0] != made_for or (initial and active and active[0] not in self.state):

@@ -4,6 +4,7 @@ import sys
 
 from . import core as core
 from . import ddp as ddp
+from .core import amp as amp
 from .core import autograd as autograd
 from .core import data as data
 from .core import nn as nn
@@ -57,7 +58,7 @@ bool = bool_
 # also of every module below them, or Python would load it a second time under that name
 distributed = ddp
 sys.modules[f"{__name__}.distributed"] = ddp
-_NAMES = [(f"core.{name}", name) for name in ("autograd", "data", "nn", "optim", "utils")]
+_NAMES = [(f"core.{name}", name) for name in ("amp", "autograd", "data", "nn", "optim", "utils")]
 _NAMES += [("core.data", "utils.data"), ("core.autograd.checkpoint", "utils.checkpoint")]
 for _old, _new in _NAMES:
     for _name, _module in list(sys.modules.items()):

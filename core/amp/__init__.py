@@ -1,0 +1,3 @@
+"""Mixed precision: GradScaler."""
+
+from .grad_scaler import *

@@ -175,6 +175,27 @@ def sum_rows(index: Array, rows: Array, count: int) -> Array:
     return sparse.csr_matrix((ones, index, ends), shape=(len(index), count)).T @ rows
 
 
+def accumulate(function: Any, array: Array, axis: int) -> Array:
+    """The running result of an associative NumPy function of two along axis: `np.maximum.accumulate` and its like.
+
+    CuPy has it for sums and products only: there partial results of doubling reach are joined, in log2(n) steps
+    (Hillis and Steele, Data parallel algorithms, CACM 29(12), 1986).
+    """
+    if isinstance(array, np.ndarray):
+        return function.accumulate(array, axis)
+    return accumulate_by_doubling(function, array, axis)
+
+
+def accumulate_by_doubling(function: Any, array: Array, axis: int) -> Array:
+    """`accumulate` as steps over whole arrays."""
+    result, reach, before = array.copy(), 1, (slice(None),) * axis
+    while reach < array.shape[axis]:
+        joined = function(result[(*before, slice(-reach))], result[(*before, slice(reach, None))])
+        result[(*before, slice(reach, None))] = joined
+        reach *= 2
+    return result
+
+
 def synchronize(array: Array) -> None:
     """Wait until the device has finished this array; nothing to wait for on the CPU."""
     if not isinstance(array, np.ndarray):

@@ -11,8 +11,9 @@ from . import dtypes
 from .autograd import Variable, wrap
 from .backend import Array, array_module, device_of, is_array
 from .generator import Generator, default_generator
-from .ops import activation, contraction, elementwise, extremes, index, join, linalg, reduce, slices
+from .ops import activation, contraction, elementwise, extremes, index, join, linalg, reduce, scan, slices
 from .ops import shape as shapes
+from .ops import sort as sorting
 from .ops.inplace import check_in_place, in_place, in_place_view
 
 # the methods of these names hide the types from annotations in the class body
@@ -114,6 +115,12 @@ class Methods(Variable):
     any, all = reduce.any, reduce.all
     max, min, amax, amin = extremes.max, extremes.min, extremes.amax, extremes.amin
     aminmax, argmax, argmin = extremes.aminmax, extremes.argmax, extremes.argmin
+    median, nanmedian, mode, kthvalue = sorting.median, sorting.nanmedian, sorting.mode, sorting.kthvalue
+    sort, argsort, msort, topk = sorting.sort, sorting.argsort, sorting.msort, sorting.topk
+    quantile, nanquantile = sorting.quantile, sorting.nanquantile
+    cumsum, cumprod, cummax, cummin = scan.cumsum, scan.cumprod, scan.cummax, scan.cummin
+    logcumsumexp, diff = scan.logcumsumexp, scan.diff
+    cumsum_, cumprod_ = in_place(scan.cumsum), in_place(scan.cumprod)
     softmax, log_softmax, logsumexp = reduce.softmax, reduce.log_softmax, reduce.logsumexp
 
     # --- shape --------------------------------------------------------------------------------------------------------

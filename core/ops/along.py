@@ -10,7 +10,7 @@ from ..autograd import Variable, record
 from ..backend import Array, add_at, array_module
 
 
-def _grid(where: Array, axis: int) -> tuple[Array, ...]:
+def grid(where: Array, axis: int) -> tuple[Array, ...]:
     """The full index that reads `where` along axis and every other dimension straight."""
     xp, ndim = array_module(where), where.ndim
     open_grid = [xp.arange(n).reshape((-1,) + (1,) * (ndim - i - 1)) for i, n in enumerate(where.shape)]
@@ -36,9 +36,9 @@ def placed(values: Any, where: Array, axis: int, size: int, distinct: bool) -> A
     v = values.array if isinstance(values, Variable) else values
     target = array_module(v).zeros(v.shape[:axis] + (size,) + v.shape[axis + 1 :], v.dtype)
     if distinct:
-        target[_grid(where, axis)] = v
+        target[grid(where, axis)] = v
     else:
-        add_at(target, _grid(where, axis), v)
+        add_at(target, grid(where, axis), v)
     if not isinstance(values, Variable):
         return target
     return record(

@@ -42,14 +42,20 @@ def _extreme(op: str, name: str, input: Any, dim: Dim, keepdim: bool) -> Any:
     check_not_empty(op, shape, axes, dim)
     value = getattr(x, op[-3:])(axes, keepdims=keepdim)
 
+    if dim is None and op in ("max", "min"):
+        return record(name, value, (input, shared, input, RESULT))
+
     def vjp(g: Any, x: Any, y: Any) -> Any:
-        top = y.reshape(kept(shape, axes))
-        hit = x == top
-        if dim is None and op in ("max", "min"):  # for these alone PyTorch takes NaN for equal to itself
-            hit = hit | (isnan(x) & isnan(top))
+        hit = x == y.reshape(kept(shape, axes))
         return spread(g, shape, axes) * hit / hit.sum(axes, dtype=g.dtype).reshape(kept(shape, axes))
 
     return record(name, value, (input, vjp, input, RESULT))
+
+
+def shared(g: Any, x: Any, y: Any) -> Any:
+    """The gradient of one element y among all x: those equal to it share g evenly, NaN equal to itself."""
+    hit = (x == y) | (isnan(x) & isnan(y))
+    return g * hit / hit.sum(dtype=g.dtype)
 
 
 def check_not_empty(op: str, shape: Sequence[int], axes: tuple[int, ...], dim: Dim) -> None:

@@ -41,8 +41,10 @@ from .core.ops.reduce import *
 from .core.ops.resample import channel_shuffle as channel_shuffle
 from .core.ops.resample import pixel_shuffle as pixel_shuffle
 from .core.ops.resample import pixel_unshuffle as pixel_unshuffle
+from .core.ops.scan import *
 from .core.ops.shape import *
 from .core.ops.slices import *
+from .core.ops.sort import *
 from .core.printing import set_printoptions as set_printoptions
 from .core.serialization import *
 from .core.tensor import Parameter as Parameter

@@ -27,6 +27,15 @@ def quiet_floating_point() -> None:
 quiet_floating_point()
 
 
+_everywhere: str | None = None
+
+
+def use_only(kind: str | None) -> None:
+    """From now on every device named means this one ("cpu"), so that GPU scripts run without a GPU; None: no more."""
+    global _everywhere
+    _everywhere = kind
+
+
 class device:
     """Where a tensor lives: `device("cpu")`, `device("cuda", 1)`, `device("cuda:1")`."""
 
@@ -47,6 +56,8 @@ class device:
             self.index = int(number) if number else index
         if self.type not in ("cpu", "cuda"):
             raise RuntimeError(f"Expected one of cpu, cuda device type at start of device string: {self.type}")
+        if _everywhere is not None:
+            self.type, self.index = _everywhere, None
 
     def __repr__(self) -> str:
         return f"device(type='{self.type}'" + (f", index={self.index})" if self.index is not None else ")")

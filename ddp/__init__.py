@@ -20,12 +20,13 @@ from .process_group import (
     is_initialized,
     world,
 )
-from .sampler import ShardedSampler
+from .sampler import DistributedSampler, ShardedSampler
 
 __all__ = [
     "CollectiveTimeout",
     "Communicator",
     "DistributedDataParallel",
+    "DistributedSampler",
     "ReduceOp",
     "ShardedSampler",
     "SingleCommunicator",

@@ -8,7 +8,7 @@ batch weigh what they hold.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self
 from weakref import WeakKeyDictionary
 from zlib import crc32
@@ -30,9 +30,11 @@ FACTS = 5  # what a rank tells of itself before each reduction, beside which par
 class DistributedDataParallel(Module):
     """Wraps a module for data-parallel training; call it as you would call the module.
 
-    Parameters and buffers start as rank 0's. bucket_cap_mb and first_bucket_mb: bucket sizes in MiB. The names in
-    state dicts are the module's own. RuntimeError when the module has nothing to learn, when the ranks' modules differ,
-    or before init_process_group. Wrapping a module again retires its earlier wrapper.
+    Parameters and buffers start as rank 0's. bucket_cap_mb (25) and first_bucket_mb: bucket sizes in MiB. The names in
+    state dicts are the module's own. device_ids (one device at most), output_device and find_unused_parameters are
+    there for PyTorch's callers: the module is computed where its parameters lie, and unused ones need no flag.
+    RuntimeError when the module has nothing to learn, when the ranks' modules differ, or before init_process_group.
+    Wrapping a module again retires its earlier wrapper.
 
     The loss is a mean over the batch, and the batch is the first dimension of the first tensor that the module is
     called with. Every rank runs equally many backward passes, one with an empty batch too: it adds nothing, whatever
@@ -46,16 +48,21 @@ class DistributedDataParallel(Module):
     def __init__(
         self,
         module: Module,
+        device_ids: Sequence[Any] | None = None,
+        output_device: Any = None,
         *,
-        bucket_cap_mb: float = 25,
+        bucket_cap_mb: float | None = None,
         first_bucket_mb: float = 1,
+        find_unused_parameters: bool = True,
         communicator: Communicator | None = None,
     ) -> None:
         super().__init__()
+        if device_ids is not None and len(device_ids) > 1:
+            raise ValueError(f"device_ids: one rank drives one device, found {list(device_ids)}")
         self.module = module
         self._learned = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
         self._frozen = [(name, p) for name, p in module.named_parameters() if not p.requires_grad]
-        self._caps = (first_bucket_mb * MIB, bucket_cap_mb * MIB)
+        self._caps = (first_bucket_mb * MIB, (25 if bucket_cap_mb is None else bucket_cap_mb) * MIB)
         self._comm = (communicator or world()).duplicate("gradients")
         self._buckets: list[Bucket] = []
         self._lay_out()

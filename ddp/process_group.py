@@ -38,17 +38,29 @@ class ReduceOp:
     SUM, MAX, MIN = "sum", "max", "min"
 
 
-def init_process_group(backend: str | None = None, *, timeout: float | timedelta | None = None) -> None:
+def init_process_group(
+    backend: str | None = None,
+    init_method: str | None = None,
+    timeout: float | timedelta | None = None,
+    world_size: int = -1,
+    rank: int = -1,
+    *,
+    device_id: Any = None,
+) -> None:
     """Join the world: under mpirun all ranks of the job, in a simulated world its ranks, else this process alone.
 
-    backend: "mpi", "single", or None to find out. timeout: seconds (or a timedelta) that any collective may take.
-    RuntimeError when called twice, or when the loaded MPI library is not the launcher's.
+    backend: "mpi", "single", or None to find out; PyTorch's "nccl" and "gloo" find out, too. timeout: seconds (or a
+    timedelta) that any collective may take. The ranks are the launcher's: world_size and rank, where they are given,
+    must agree with it, and init_method ("env://") and device_id have nothing to add. RuntimeError when called twice,
+    when the loaded MPI library is not the launcher's, and for another world_size or rank.
     """
     global _process_communicator
     if is_initialized():
         raise RuntimeError("trying to initialize the default process group twice!")
-    if backend not in (None, "mpi", "single"):
+    if backend not in (None, "mpi", "single", *_PYTORCHS):
         raise ValueError(f"expected backend 'mpi', 'single' or None (find out), found {backend!r}")
+    if backend in _PYTORCHS:
+        backend = None
     seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
     limit = DEFAULT_TIMEOUT if seconds is None else float(seconds)
     if simulated.current.communicator is not None:
@@ -57,6 +69,15 @@ def init_process_group(backend: str | None = None, *, timeout: float | timedelta
             _group.communicator.timeout = limit
     else:
         _process_communicator = SingleCommunicator(timeout=limit) if backend == "single" else _mpi_world(backend, limit)
+    for name, asked, found in (("world_size", world_size, get_world_size()), ("rank", rank, get_rank())):
+        if asked not in (-1, found):
+            raise RuntimeError(
+                f"init_process_group: expected {name} {found}, which is the launcher's, found {asked}: start the ranks "
+                f"with mpigrad run -n {asked if name == 'world_size' else get_world_size()}, or leave {name} out"
+            )
+
+
+_PYTORCHS = ("gloo", "nccl", "cpu:gloo,cuda:nccl")
 
 
 def _mpi_world(backend: str | None, limit: float) -> Communicator:

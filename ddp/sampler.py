@@ -76,3 +76,46 @@ class ShardedSampler:
     def __len__(self) -> int:
         """The number of global batches: the same on every rank."""
         return self.length // self.global_batch if self.drop_last else -(-self.length // self.global_batch)
+
+
+class DistributedSampler:
+    """PyTorch's sampler, index for index: every rank gets equally many samples, some of them twice to make it so.
+
+    shuffle: an order from seed + epoch (`set_epoch`). drop_last drops the tail instead of repeating samples. For a
+    sampler that repeats and drops nothing see ShardedSampler. ValueError for a rank outside the world.
+    """
+
+    def __init__(
+        self,
+        dataset: Sized,
+        num_replicas: int | None = None,
+        rank: int | None = None,
+        shuffle: bool = True,
+        seed: int = 0,
+        drop_last: bool = False,
+    ) -> None:
+        self.dataset, self.shuffle, self.seed, self.drop_last = dataset, shuffle, seed, drop_last
+        self.num_replicas = get_world_size() if num_replicas is None else num_replicas
+        self.rank = get_rank() if rank is None else rank
+        if not 0 <= self.rank < self.num_replicas:
+            raise ValueError(f"Invalid rank {self.rank}, rank should be in the interval [0, {self.num_replicas - 1}]")
+        self.epoch = 0
+        whole, rest = divmod(len(dataset), self.num_replicas)
+        self.num_samples = whole + (rest > 0 and not drop_last)
+        self.total_size = self.num_samples * self.num_replicas
+
+    def __iter__(self) -> Iterator[int]:
+        count = len(self.dataset)
+        if self.shuffle:
+            order = Generator().manual_seed(self.seed + self.epoch).randperm(count).tolist()
+        else:
+            order = list(range(count))
+        order = (order * -(-self.total_size // max(count, 1)))[: self.total_size]
+        return iter(order[self.rank :: self.num_replicas])
+
+    def __len__(self) -> int:
+        return self.num_samples
+
+    def set_epoch(self, epoch: int) -> None:
+        """Make the next passes those of this epoch: without it every pass has the same order."""
+        self.epoch = epoch

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from .cores import usable_cores
 from .mpirun import MPINotFound, build_command, find_mpi
-from .rank import REPORT_DIR
+from .rank import AS_TORCH, REPORT_DIR
 from .supervise import supervise
 from .verdict import verdict
 
@@ -27,10 +27,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(options: argparse.Namespace) -> int:
     """Start the ranks, wait for them and, if they fail, end with the reason."""
     script = ["-m", *options.module] if options.module else options.script
+    if options.device and not options.as_torch:
+        return _refuse("--device says where the devices of a PyTorch script are: it goes with --as-torch")
     if not script:
         return _refuse("name a script to run, or -m and a module")
     if not options.module and not os.path.exists(script[0]):
         return _refuse(f"there is no script {script[0]}")
+    if options.as_torch:
+        script = [AS_TORCH, options.device or "own", *script]
     if options.ranks < 1:
         return _refuse(f"-n is the number of ranks, at least 1, not {options.ranks}")
     try:
@@ -97,7 +101,8 @@ def _parser() -> argparse.ArgumentParser:
         "run",
         help="run a script on several ranks",
         description="Run a script on the ranks of this machine. When one fails, all stop and the reason comes last.",
-        usage="mpigrad run [-n N] [--mpi PREFIX] [--label] [--timeout S] [--dry-run] (script.py | -m module) [args]",
+        usage="mpigrad run [-n N] [--mpi PREFIX] [--label] [--timeout S] [--dry-run] [--as-torch [--device cpu]]\n"
+        "                   (script.py | -m module) [args]",
         allow_abbrev=False,
     )
     run_parser.set_defaults(command=run)
@@ -107,6 +112,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--label", action="store_true", help="begin each line of output with its rank")
     add("--timeout", type=float, metavar="S", help="stop the job after so many seconds (exit code 124)")
     add("--dry-run", action="store_true", help="print the command, ready for a shell, instead of running it")
+    add(AS_TORCH, action="store_true", help="run a PyTorch script: `import torch` and its modules mean mpigrad")
+    add("--device", choices=["cpu"], help="with --as-torch: every device that the script names is the CPU")
     add("-m", dest="module", nargs=argparse.REMAINDER, metavar="module", help="run a module, as python -m does")
     add("script", nargs=argparse.REMAINDER, help="the script and its arguments, passed on as they are")
     return parser

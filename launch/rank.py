@@ -28,7 +28,10 @@ WORLD_SIZE = "MPIGRAD_WORLD_SIZE"
 REPORT_DIR = "MPIGRAD_REPORT_DIR"
 """Where the ranks leave word for the process that supervises them."""
 
+AS_TORCH = "--as-torch"
+
 _RANK = ("OMPI_COMM_WORLD_RANK", "PMI_RANK")
+_SIZE = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
 _LOCAL = (("OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE"), ("MPI_LOCALRANKID", "MPI_LOCALNRANKS"))
 _SEGMENT = re.compile(r"/dev/shm/(?:mpich_shm_|sm_segment\.|vader_segment\.|Intel_MPI_)[^/\s]+")
 HIDDEN = {__file__, runpy.__file__, "<frozen runpy>"}
@@ -38,7 +41,7 @@ HIDDEN = {__file__, runpy.__file__, "<frozen runpy>"}
 def main(argv: Sequence[str]) -> None:
     """Run the script that `argv` names, and end the job if it fails."""
     process = os.getpid()
-    rank, size = _launcher_rank(os.environ), int(os.environ.get(WORLD_SIZE, "0"))
+    rank, size = launched_rank(os.environ), int(os.environ.get(WORLD_SIZE, "0"))
     folder = Path(os.environ[REPORT_DIR]) if REPORT_DIR in os.environ else None
     abort: Callable[[int], object] = sys.exit
     if size:
@@ -53,12 +56,23 @@ def main(argv: Sequence[str]) -> None:
             if size > 1:
                 abort = world.Abort
         with _registered(folder, rank):
-            _run(argv)
+            _run(_in_torchs_place(argv))
     except BaseException as error:
         ended_well = isinstance(error, SystemExit) and not error.code
         if ended_well or os.getpid() != process:  # a forked child's failure is for its parent to judge
             raise
         bring_down(Report.of(error, rank, size or 1, hide=HIDDEN), folder, abort)
+
+
+def _in_torchs_place(argv: Sequence[str]) -> Sequence[str]:
+    """Obey `--as-torch DEVICE` at the front (DEVICE "own" maps none), and return what is left: the script."""
+    if argv[0] != AS_TORCH:
+        return argv
+    from . import as_torch  # only who asks for it waits for it
+
+    as_torch.install(None if argv[1] == "own" else argv[1])
+    as_torch.export_ranks()
+    return argv[2:]
 
 
 def _run(argv: Sequence[str]) -> None:
@@ -119,15 +133,27 @@ def _registered(folder: Path | None, rank: int) -> Iterator[None]:
 
 def _bind(env: Mapping[str, str]) -> None:
     """Bind this rank to its share of the cores of its node, where the launcher says how many share them."""
+    place, count = local_place(env)
+    if count > 1:
+        bind(share(usable_cores(), place, count))
+
+
+def local_place(env: Mapping[str, str]) -> tuple[int, int]:
+    """This rank's number among those of its machine, and how many they are, by the launcher's word."""
     for rank, ranks in _LOCAL:
         if rank in env and ranks in env:
-            bind(share(usable_cores(), int(env[rank]), int(env[ranks])))
-            return
+            return int(env[rank]), int(env[ranks])
+    return 0, 1
 
 
-def _launcher_rank(env: Mapping[str, str]) -> int:
+def launched_rank(env: Mapping[str, str]) -> int:
     """The rank by the launcher's word: there is one also where MPI has not started, or is the wrong one."""
     return next((int(env[name]) for name in _RANK if name in env), 0)
+
+
+def launched_size(env: Mapping[str, str]) -> int:
+    """How many ranks there are by the launcher's word."""
+    return next((int(env[name]) for name in (WORLD_SIZE, *_SIZE) if name in env), 1)
 
 
 if __name__ == "__main__":

@@ -6,13 +6,16 @@ from . import core as core
 from . import ddp as ddp
 from .core import amp as amp
 from .core import autograd as autograd
+from .core import cuda as cuda
 from .core import data as data
 from .core import nn as nn
 from .core import optim as optim
 from .core import return_types as return_types
 from .core import utils as utils
 from .core.autograd import enable_grad as enable_grad
+from .core.autograd import inference_mode as inference_mode
 from .core.autograd import is_grad_enabled as is_grad_enabled
+from .core.autograd import is_inference_mode_enabled as is_inference_mode_enabled
 from .core.autograd import no_grad as no_grad
 from .core.autograd import set_grad_enabled as set_grad_enabled
 from .core.backend import device as device
@@ -60,7 +63,7 @@ bool = bool_
 # also of every module below them, or Python would load it a second time under that name
 distributed = ddp
 sys.modules[f"{__name__}.distributed"] = ddp
-_NAMES = [(f"core.{name}", name) for name in ("amp", "autograd", "data", "nn", "optim", "utils")]
+_NAMES = [(f"core.{name}", name) for name in ("amp", "autograd", "cuda", "data", "nn", "optim", "utils")]
 _NAMES += [("core.data", "utils.data"), ("core.autograd.checkpoint", "utils.checkpoint")]
 for _old, _new in _NAMES:
     for _name, _module in list(sys.modules.items()):

@@ -80,8 +80,8 @@ def test_use_before_init(use: Any) -> None:
 
 
 def test_unknown_backend() -> None:
-    with pytest.raises(ValueError, match="expected backend 'mpi', 'single' or None \\(find out\\), found 'gloo'"):
-        dist.init_process_group("gloo")
+    with pytest.raises(ValueError, match="expected backend 'mpi', 'single' or None \\(find out\\), found 'mip'"):
+        dist.init_process_group("mip")
     assert not dist.is_initialized()
 
 

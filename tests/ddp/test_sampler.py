@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import mpigrad
 from mpigrad import data
-from mpigrad.ddp import ShardedSampler
+from mpigrad.ddp import DistributedSampler, ShardedSampler
 
 # torch 2.13: list(DistributedSampler(range(n), 1, 0, seed=s)) after set_epoch(e), by (n, s, e)
 PYTORCHS = {
@@ -119,3 +119,24 @@ def test_loader(world: Any) -> None:
     assert sorted(i for batches in ranks for batch in batches for i in batch) == list(range(length))
     if size > 1:
         assert sorted(len(batches[-1]) for batches in ranks) == [0] * (size - 1) + [1]
+
+
+@pytest.mark.parametrize("length", [0, 1, 2, 7, 12])
+@pytest.mark.parametrize("replicas", [1, 3, 5])
+@pytest.mark.parametrize("options", [{}, {"shuffle": False}, {"drop_last": True}, {"seed": 3}])
+def test_distributed_sampler_is_pytorchs(length: int, replicas: int, options: Any) -> None:
+    torch_data = pytest.importorskip("torch.utils.data", reason="the oracle extra (torch) is not installed")
+    for rank in range(replicas):
+        ours = DistributedSampler(range(length), replicas, rank, **options)
+        theirs = torch_data.DistributedSampler(range(length), replicas, rank, **options)
+        for epoch in (0, 2):
+            ours.set_epoch(epoch)
+            theirs.set_epoch(epoch)
+            assert (list(ours), len(ours)) == (list(theirs) if length else [], len(theirs))
+
+
+def test_distributed_sampler_without_pytorch() -> None:
+    dealt = [list(DistributedSampler(range(7), 3, rank, seed=123)) for rank in range(3)]
+    assert dealt == [[2, 5, 6], [0, 3, 2], [4, 1, 0]]
+    with pytest.raises(ValueError, match="Invalid rank 3, rank should be in the interval"):
+        DistributedSampler(range(7), 3, 3)

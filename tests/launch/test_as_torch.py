@@ -1,0 +1,156 @@
+"""Unmodified PyTorch scripts, run by mpigrad."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SEEDS = Path(__file__).parents[2].parent / "shared" / "seeds" / "run_cells.py"
+
+# as people write them for PyTorch and GPUs: spawned processes or a launcher's, a device for each rank
+TRAIN = """
+import os
+import sys
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+import torch.nn.functional as F
+from torch import nn, optim
+from torch.nn.parallel import DistributedDataParallel as DDP
+from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data.distributed import DistributedSampler
+
+
+def main(rank, world_size):
+    os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = "127.0.0.1", "29501"
+    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    dist.init_process_group(backend, rank=rank, world_size=world_size)
+    device = torch.device("cuda", rank) if torch.cuda.is_available() else torch.device("cpu")
+    if device.type == "cuda":
+        torch.cuda.set_device(rank)
+    torch.backends.cudnn.benchmark = True
+    torch.manual_seed(7)
+    x = torch.randn(37, 5)
+    data = TensorDataset(x, (x.sum(1) > 0).long())
+    sampler = DistributedSampler(data, num_replicas=world_size, rank=rank, shuffle=True)
+    loader = DataLoader(data, batch_size=4, sampler=sampler, pin_memory=True)
+    model = DDP(nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 2)).to(device))
+    optimizer = optim.SGD(model.parameters(), lr=0.2, momentum=0.9)
+    for epoch in range(3):
+        sampler.set_epoch(epoch)
+        for inputs, labels in loader:
+            inputs, labels = inputs.to(device, non_blocking=True), labels.to(device)
+            optimizer.zero_grad()
+            loss = F.cross_entropy(model(inputs), labels)
+            loss.backward()
+            optimizer.step()
+    total = loss.detach().clone()
+    dist.all_reduce(total, op=dist.ReduceOp.SUM)
+    if rank == 0:
+        print(f"{total.item():.6f}", " ".join(f"{p.double().sum().item():.6f}" for p in model.module.parameters()))
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    if "RANK" in os.environ:
+        main(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
+    else:
+        mp.spawn(main, args=(int(sys.argv[1]),), nprocs=int(sys.argv[1]))
+"""
+
+
+@pytest.mark.parametrize("device", [[], ["--device", "cpu"]], ids=["as it is", "device cpu"])
+def test_a_distributed_script(device: list[str], tmp_path: Path, jobs: Any) -> None:
+    """The same numbers as PyTorch prints for it, on two ranks."""
+    (tmp_path / "train.py").write_text(TRAIN)
+    done = jobs.run("run", "-n", 2, "--as-torch", *device, "train.py", 2)
+    assert done.code == 0, done.err
+    try:
+        reference = subprocess.run(
+            [sys.executable, "train.py", "2"], cwd=tmp_path, env=jobs.env, capture_output=True, text=True, timeout=120
+        )
+    except subprocess.TimeoutExpired:
+        pytest.fail("PyTorch's own run takes too long")
+    if "No module named 'torch'" in reference.stderr:
+        pytest.skip("the oracle extra (torch) is not installed")
+    got, want = ([float(v) for v in text.split()] for text in (done.out, reference.stdout))
+    assert got == pytest.approx(want, abs=2e-5)
+
+
+def test_spawn(tmp_path: Path, jobs: Any) -> None:
+    (tmp_path / "spawn.py").write_text(
+        "import torch, torch.multiprocessing as mp\n"
+        "def main(rank, word): print(f'{word} {rank}')\n"
+        "if __name__ == '__main__': mp.spawn(main, args=('rank',), nprocs=torch.cuda.device_count())\n"
+    )
+    done = jobs.run("run", "-n", 2, "--as-torch", "--device", "cpu", "spawn.py")
+    assert done.code == 0, done.err
+    assert sorted(done.out.splitlines()) == ["rank 0", "rank 1"]
+    done = jobs.run("run", "--as-torch", "spawn.py")
+    assert done.code != 0
+    assert "the script spawns 0 processes, and 1 was started: mpigrad run -n" in done.err
+
+
+def run(code: str) -> Any:
+    return subprocess.run(
+        [sys.executable, "-c", "from mpigrad.launch.as_torch import install\ninstall()\n" + code],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_modules_are_found() -> None:
+    code = """
+import torch, torch.nn.functional as F, torch.utils.data, torch.optim.lr_scheduler
+from torch.utils.data.distributed import DistributedSampler
+from torch.utils.checkpoint import checkpoint
+from torch.autograd import Function, grad
+from torch.nn.utils import clip_grad_norm_
+import mpigrad
+assert torch.Tensor is mpigrad.Tensor and F.relu is mpigrad.relu and torch.nn.Linear is mpigrad.nn.Linear
+model = torch.compile(torch.nn.Linear(2, 2))
+assert torch.compile(mode="default")(model) is model
+torch.backends.cudnn.deterministic = True
+assert torch.backends.cudnn.deterministic and not torch.backends.mps.is_available()
+torch.set_num_threads(1)
+assert torch.__version__.startswith("2.")
+"""
+    done = run(code)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("import torch; torch.onez(2)", "has no torch.onez; the nearest that it has is 'ones'"),
+        ("import torch; torch.nn.Linaer", "has no torch.nn.Linaer; the nearest that it has is 'Linear'"),
+        ("from torch.optim import Adamm", "Adamm"),
+        ("import torch.fx", "torch.fx"),
+    ],
+)
+def test_what_is_missing_is_named(code: str, words: str) -> None:
+    done = run(code)
+    assert done.returncode != 0 and words in done.stderr
+
+
+def test_pytorch_came_first() -> None:
+    code = "import sys, types\nsys.modules['torch'] = types.ModuleType('torch')\ninstall()"
+    done = run("").returncode, run("import sys\ndel sys.modules['torch']\n" + code)
+    assert done[0] == 0 and "it is imported already, so call install() first" in done[1].stderr
+
+
+def test_device_needs_as_torch(jobs: Any) -> None:
+    done = jobs.run("run", "--device", "cpu", "script.py")
+    assert done.code == 2 and "it goes with --as-torch" in done.err
+
+
+def test_every_cell_of_the_tutorials() -> None:
+    """What five PyTorch tutorials print, to the last digit."""
+    if not SEEDS.exists():
+        pytest.skip("the tutorials' cells are not beside this checkout, in shared/seeds")
+    done = subprocess.run([sys.executable, str(SEEDS)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout[-2000:]

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Training steps per second, mpigrad beside PyTorch, on one rank and on two.
 
-    python scripts/bench/step.py [--rounds 7] [--ranks 1 2]
+    python scripts/bench/step.py [--rounds 7] [--ranks 1 2] [--model NAME]
 
-Every process computes with one thread. The four contestants take turns, round by round, each in fresh processes; the
+Four models unless one is named. Every process computes with one thread. The contestants take turns, round by round, each in fresh processes; the
 table gives the median over the rounds and the range. Both run with the same malloc settings and bound to a core each;
 PyTorch's DistributedDataParallel reduces over gloo. "apart" is mpigrad with as many ranks that reduce nothing: what
 the machine allows, as its cores share caches, memory and clock. Without PyTorch only mpigrad is measured.
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import itertools
 import json
 import os
 import platform
@@ -27,9 +26,11 @@ from typing import Any
 
 import numpy as np
 
-BATCH = 64  # per rank
-SIZES = {"mlp 784-512-256-10": (784, 512, 256, 10)}
-WARM_UP, BLOCKS, STEPS = 30, 10, 20
+sys.path.insert(0, str(Path(__file__).parent))
+from models import MODELS
+
+WARM_UP, BLOCKS = 10, 10
+BLOCK_SECONDS = 0.2  # a block is as many steps as fit
 # large temporaries stay in the process instead of going back to the kernel after every op
 MALLOC = {
     "MALLOC_MMAP_THRESHOLD_": str(2**30),
@@ -59,31 +60,35 @@ def worker(engine: str, model_name: str) -> None:
         dist.init_process_group()
         rank, ranks = dist.get_rank(), dist.get_world_size()
 
-    nn, sizes = T.nn, SIZES[model_name]
-    layers: list[Any] = []
-    for fan_in, fan_out in itertools.pairwise(sizes):
-        layers += [nn.Linear(fan_in, fan_out), nn.ReLU()]
+    batch, make = MODELS[model_name]
     T.manual_seed(0)
-    model = nn.Sequential(*layers[:-1])
+    task = make(T)
+    model = task.model
     if ranks > 1 and engine != "apart":
         model = DistributedDataParallel(model)
-    optimizer = T.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
-    images, labels = T.rand(BATCH, sizes[0]), T.randint(0, sizes[-1], (BATCH,))
+    optimizer = task.optimizer(model.parameters())
 
     def step() -> None:
         optimizer.zero_grad()
-        loss = nn.functional.cross_entropy(model(images), labels)
+        loss = T.nn.functional.cross_entropy(model(task.inputs), task.labels)
         loss.backward()
         optimizer.step()
 
     for _ in range(WARM_UP):
+        started = time.perf_counter()
         step()
+        taken = time.perf_counter() - started
+    steps = T.tensor(max(1.0, BLOCK_SECONDS / taken))
+    if ranks > 1 and engine != "apart":
+        dist.all_reduce(steps)  # the ranks have to run equally many
+        steps /= ranks
+    count = int(steps.item())
     rates = []
     for _ in range(BLOCKS):
         started = time.perf_counter()
-        for _ in range(STEPS):
+        for _ in range(count):
             step()
-        rates.append(STEPS * BATCH * ranks / (time.perf_counter() - started))
+        rates.append(count * batch * ranks / (time.perf_counter() - started))
     if rank == 0:
         print(json.dumps(statistics.median(rates)))
 
@@ -128,32 +133,38 @@ def machine() -> str:
 
 
 def main() -> None:
-    """Measure in turns and print the table."""
+    """Read the command line; measure model by model."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7, help="how often each contestant is measured (default 7)")
     parser.add_argument("--ranks", type=int, nargs="+", default=[1, 2], help="numbers of ranks (default 1 2)")
-    parser.add_argument("--model", choices=SIZES, default=next(iter(SIZES)), help="what is trained")
+    parser.add_argument("--model", choices=MODELS, nargs="+", default=list(MODELS), help="what is trained")
     parser.add_argument("--worker", choices=["mpigrad", "apart", "torch"], help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
-        worker(options.worker, options.model)
+        worker(options.worker, options.model[0])
         return
+    print(machine())
+    for model in options.model:
+        compare(model, options.ranks, options.rounds)
+
+
+def compare(model: str, ranks: list[int], rounds: int) -> None:
+    """Measure one model in turns and print its table."""
     engines = ["mpigrad"] + (["torch"] if importlib.util.find_spec("torch") else [])
-    contests = [(engine, ranks) for ranks in options.ranks for engine in (*engines, *["apart"] * (ranks > 1))]
+    contests = [(engine, n) for n in ranks for engine in (*engines, *["apart"] * (n > 1))]
     rates: dict[tuple[str, int], list[float]] = {contest: [] for contest in contests}
-    print(f"{machine()}\n{options.model}, batch {BATCH} per rank, SGD with momentum, one thread per rank, samples/s")
-    for number in range(options.rounds):
+    print(f"\n{model}, batch {MODELS[model][0]} per rank, one thread per rank, samples/s")
+    for number in range(rounds):
         for contest in contests:
-            rates[contest].append(measure(*contest, options.model))
-        print(f"round {number + 1} of {options.rounds} done", end="\r", file=sys.stderr, flush=True)
+            rates[contest].append(measure(*contest, model))
+        print(f"round {number + 1} of {rounds} done", end="\r", file=sys.stderr, flush=True)
     print(f"{'':10}{'ranks':>6}{'median':>10}{'min':>10}{'max':>10}{'x own 1 rank':>14}{'x PyTorch':>11}")
     middle = {contest: statistics.median(values) for contest, values in rates.items()}
-    for (engine, ranks), values in rates.items():
-        scaling = middle[engine, ranks] / middle["mpigrad" if engine == "apart" else engine, options.ranks[0]]
-        beside = f"{middle[engine, ranks] / middle['torch', ranks]:11.2f}" if "torch" in engines else ""
+    for (engine, n), values in rates.items():
+        scaling = middle[engine, n] / middle["mpigrad" if engine == "apart" else engine, ranks[0]]
+        beside = f"{middle[engine, n] / middle['torch', n]:11.2f}" if "torch" in engines else ""
         print(
-            f"{engine:10}{ranks:6}{middle[engine, ranks]:10,.0f}{min(values):10,.0f}{max(values):10,.0f}"
-            f"{scaling:14.2f}{beside}"
+            f"{engine:10}{n:6}{middle[engine, n]:10,.0f}{min(values):10,.0f}{max(values):10,.0f}{scaling:14.2f}{beside}"
         )
     if "torch" not in engines:
         print("PyTorch is not installed, so nothing is compared: pip install 'mpigrad[oracle]'")

@@ -48,6 +48,7 @@ def main() -> None:
         operands[engine] = [T.ones(4, requires_grad=True) for _ in range(2)]
     print(f"{machine()}\nmicroseconds per call, float32, 4 elements, recorded for backward: median (min to max)")
     print(f"{'':18}" + "".join(f"{name:>24}" for name in operands))
+    medians: dict[str, list[float]] = {name: [] for name in operands}
     for op, call in OPS.items():
         row = f"{op:18}"
         calls = {name: NUMPY.get(op, call) if name == "numpy" else call for name in operands}
@@ -58,11 +59,16 @@ def main() -> None:
                     a, b = operands[name]
                     seconds = timeit.timeit(lambda f=function, a=a, b=b: f(a, b), number=CALLS)
                     times[name].append(seconds / CALLS * 1e6)
-        for values in times.values():
+        for name, values in times.items():
+            if values:
+                medians[name].append(statistics.median(values))
             row += (
                 f"{statistics.median(values):9.2f} ({min(values):.2f} to {max(values):.2f})" if values else f"{'-':>24}"
             )
         print(row)
+    print(
+        f"{'median of the ops':18}" + "".join(f"{statistics.median(values):9.2f}{'':15}" for values in medians.values())
+    )
     if "torch" not in engines:
         print("PyTorch is not installed, so nothing is compared: pip install 'mpigrad[oracle]'")
 

@@ -3,10 +3,11 @@
 
     python scripts/bench/step.py [--rounds 7] [--ranks 1 2] [--model NAME]
 
-Four models unless one is named. Every process computes with one thread. The contestants take turns, round by round, each in fresh processes; the
-table gives the median over the rounds and the range. Both run with the same malloc settings and bound to a core each;
-PyTorch's DistributedDataParallel reduces over gloo. "apart" is mpigrad with as many ranks that reduce nothing: what
-the machine allows, as its cores share caches, memory and clock. Without PyTorch only mpigrad is measured.
+Four models unless one is named. Every process computes with one thread. The contestants take turns, round by round,
+each in fresh processes; the table gives the median over the rounds and the range. Both run with the same malloc
+settings and bound to a core each; PyTorch's DistributedDataParallel reduces over gloo. "apart" is mpigrad with as many
+ranks that reduce nothing: what the machine allows, as its cores share caches, memory and clock. Without PyTorch only
+mpigrad is measured.
 """
 
 from __future__ import annotations
@@ -158,6 +159,7 @@ def compare(model: str, ranks: list[int], rounds: int) -> None:
         for contest in contests:
             rates[contest].append(measure(*contest, model))
         print(f"round {number + 1} of {rounds} done", end="\r", file=sys.stderr, flush=True)
+    print(" " * 30, end="\r", file=sys.stderr, flush=True)
     print(f"{'':10}{'ranks':>6}{'median':>10}{'min':>10}{'max':>10}{'x own 1 rank':>14}{'x PyTorch':>11}")
     middle = {contest: statistics.median(values) for contest, values in rates.items()}
     for (engine, n), values in rates.items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -173,10 +173,14 @@ class Tensor(Methods):
         return RemovableHandle(self.hooks, hook)
 
     def backward(
-        self, gradient: Tensor | None = None, retain_graph: bool | None = None, create_graph: bool = False
+        self,
+        gradient: Tensor | None = None,
+        retain_graph: bool | None = None,
+        create_graph: bool = False,
+        inputs: Tensor | Sequence[Tensor] | None = None,
     ) -> None:
         """Accumulate the gradient of this tensor (weighted by `gradient`) into the leaves; see autograd.backward."""
-        autograd.backward((self,), (gradient,), retain_graph, create_graph)
+        autograd.backward((self,), (gradient,), retain_graph, create_graph, inputs)
 
     @property
     def data(self) -> Tensor:
@@ -192,6 +196,18 @@ class Tensor(Methods):
         tensor = wrap(self.array)
         tensor.version = self.version
         return tensor
+
+    def detach_(self) -> Tensor:
+        """Forget the history: this tensor becomes a leaf. RuntimeError for a view, whose memory has another's."""
+        if self.source is not None:
+            raise RuntimeError("Can't detach views in-place. Use detach() instead.")
+        self.node, self.needs = None, False
+        return self
+
+    @property
+    def _version(self) -> int:
+        """How often the memory was changed in place."""
+        return self.version[0]  # type: ignore[no-any-return]
 
     # --- elements out -----------------------------------------------------------------------------------------------
 

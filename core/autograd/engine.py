@@ -32,11 +32,22 @@ def backward(
     grad_tensors: Tensor | Sequence[Tensor | None] | None = None,
     retain_graph: bool | None = None,
     create_graph: bool = False,
+    inputs: Tensor | Sequence[Tensor] | None = None,
 ) -> None:
     """Accumulate into every leaf's `.grad` the gradients of the sum of tensors (weighted by grad_tensors).
 
-    RuntimeError for a non-scalar without gradient, a tensor without history, and a graph that was freed.
+    inputs: only into these. RuntimeError for a non-scalar without gradient, a tensor without history, and a graph that
+    was freed.
     """
+    if inputs is not None:
+        wanted = _as_tuple(inputs)
+        if not wanted:
+            raise RuntimeError("`inputs` argument to `backward()` cannot be empty.")
+        found = grad(tensors, wanted, grad_tensors, retain_graph, create_graph, allow_unused=True)
+        for tensor, gradient in zip(wanted, found, strict=True):
+            if gradient is not None:
+                tensor._grad = gradient if tensor._grad is None else tensor._grad + gradient
+        return
     seeds = None if grad_tensors is None else _as_tuple(grad_tensors)
     Backward(retain_graph, create_graph).run(_as_tuple(tensors), seeds)
 
@@ -47,12 +58,21 @@ def grad(
     grad_outputs: Tensor | Sequence[Tensor | None] | None = None,
     retain_graph: bool | None = None,
     create_graph: bool = False,
-    allow_unused: bool = False,
+    allow_unused: bool | None = None,
+    is_grads_batched: bool = False,
+    materialize_grads: bool = False,
 ) -> tuple[Tensor | None, ...]:
     """The gradients of the sum of outputs with respect to inputs; no `.grad` is touched.
 
-    RuntimeError when an input does not require gradients, or is not part of the graph (unless allow_unused).
+    materialize_grads: zeros instead of None for an input that is not used. RuntimeError when an input does not require
+    gradients, or is not part of the graph (unless allow_unused).
     """
+    if is_grads_batched:
+        raise ValueError("grad: expected is_grads_batched=False; call it once for each gradient instead")
+    if materialize_grads and allow_unused is False:
+        raise ValueError(
+            "Expected allow_unused to be True or not passed when materialize_grads=True, but got: allow_unused=False."
+        )
     wanted = _as_tuple(inputs)
     for tensor in wanted:
         if not tensor.needs:
@@ -61,12 +81,18 @@ def grad(
     run = Backward(retain_graph, create_graph, set(keys))
     run.run(_as_tuple(outputs), None if grad_outputs is None else _as_tuple(grad_outputs))
     unused = [i for i, key in enumerate(keys) if key not in run.found]
-    if unused and not allow_unused:
+    if unused and not allow_unused and not materialize_grads:
         raise RuntimeError(
             f"The differentiated Tensor at index {unused[0]} appears to not have been used in the graph. "
             "Set allow_unused=True if this is the desired behavior."
         )
-    return tuple(run.found.get(key) for key in keys)
+    found = [run.found.get(key) for key in keys]
+    if materialize_grads:
+        found = [
+            wrap(array_module(tensor.array).zeros_like(tensor.array)) if gradient is None else gradient
+            for tensor, gradient in zip(wanted, found, strict=True)
+        ]
+    return tuple(found)
 
 
 def _as_tuple(value: Any) -> tuple[Any, ...]:

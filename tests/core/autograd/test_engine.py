@@ -605,3 +605,41 @@ def test_nodes() -> None:
     ((below, index),) = node.next_functions
     assert below.name() == "MulBackward0" and index == 0
     assert below.next_functions == ((x, 0),)
+
+
+class TestOptions:
+    def test_backward_into_some_leaves(self, same: Any) -> None:
+        def expression(m: Any) -> Any:
+            x, w, unused = leaf(m), leaf(m), leaf(m)
+            y = (x * w).exp()
+            y.sum().backward(inputs=[x, unused], retain_graph=True)
+            y.sum().backward(inputs=x)
+            return x.grad, w.grad, unused.grad
+
+        same(expression)
+        same(lambda m: leaf(m).sum().backward(inputs=[]))
+
+    def test_materialized_gradients(self, same: Any) -> None:
+        same(lambda m: m.autograd.grad(leaf(m).sum(), [leaf(m)], materialize_grads=True))
+        same(lambda m: m.autograd.grad(leaf(m).sum(), [leaf(m)], allow_unused=False, materialize_grads=True))
+
+    def test_detached_in_place(self, same: Any) -> None:
+        def expression(m: Any) -> Any:
+            x = leaf(m)
+            y = x * 2
+            y.detach_()
+            (y * x).sum().backward()
+            return y.requires_grad, y.is_leaf, x.grad
+
+        same(expression)
+        with pytest.raises(RuntimeError, match="Can't detach views in-place"):
+            (leaf(mpigrad) * 2)[1:].detach_()
+
+    def test_version(self, same: Any) -> None:
+        def expression(m: Any) -> Any:
+            x = m.zeros(3)
+            x[0] = 1
+            x[1:].add_(1)
+            return x._version, x[0]._version
+
+        same(expression)

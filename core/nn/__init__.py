@@ -3,6 +3,7 @@
 from . import functional as functional
 from . import init as init
 from .activation import *
+from .attention import *
 from .batchnorm import *
 from .container import *
 from .conv import *
@@ -15,3 +16,4 @@ from .loss import *
 from .module import *
 from .normalization import *
 from .pad import *
+from .transformer import *

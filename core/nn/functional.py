@@ -11,6 +11,7 @@ from ..ops.elementwise import tanh as tanh
 from ..ops.embedding import *
 from ..ops.linalg import linear as linear
 from ..ops.loss import *
+from ..ops.multihead import *
 from ..ops.norm import *
 from ..ops.pad import *
 from ..ops.reduce import log_softmax as log_softmax

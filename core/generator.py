@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from .dtypes import FLOATING
+
 # fmt: off
 __all__ = [
     "Generator", "default_generator", "initial_seed", "manual_seed", "seed",
@@ -272,7 +274,7 @@ class Generator:
         d, low, high = np.dtype(dtype), operator.index(low), operator.index(high)
         if low >= high:
             raise RuntimeError(f"random_ expects 'from' to be less than 'to', but got from={low} >= to={high}")
-        if d.kind == "f":
+        if d.kind in FLOATING:
             last = 2 ** (np.finfo(d).nmant + 1)
             first = -last
         else:

@@ -11,13 +11,27 @@ from . import dtypes
 from .autograd import Variable, wrap
 from .backend import Array, array_module, device_of, is_array
 from .generator import Generator, default_generator
-from .ops import activation, contraction, elementwise, extremes, index, join, linalg, reduce, scan, slices
+from .ops import (
+    activation,
+    compare,
+    contraction,
+    elementwise,
+    extremes,
+    index,
+    join,
+    linalg,
+    reduce,
+    scan,
+    slices,
+    special,
+)
 from .ops import shape as shapes
 from .ops import sort as sorting
 from .ops.inplace import check_in_place, in_place, in_place_view
 
 # the methods of these names hide the types from annotations in the class body
 Float: TypeAlias = float
+Int: TypeAlias = int
 
 
 def _equality(op: Callable[..., Any]) -> Callable[..., Any]:
@@ -36,65 +50,125 @@ class Methods(Variable):
 
     __slots__ = ()
 
-    # --- elementwise --------------------------------------------------------------------------------------------------
+    # --- elementwise: arithmetic, rounding, exponential and trigonometric functions ---
 
-    add_ = __iadd__ = in_place(elementwise.add)
-    sub_ = __isub__ = in_place(elementwise.sub)
-    mul_ = __imul__ = in_place(elementwise.mul)
-    div_ = __itruediv__ = in_place(elementwise.div)
-    pow_ = __ipow__ = in_place(elementwise.pow)
-
-    clamp_, clip_ = in_place(elementwise.clamp), in_place(elementwise.clip)
-    hardshrink, prelu = activation.hardshrink, activation.prelu
-    exp_, log_, sqrt_, relu_ = map(in_place, (elementwise.exp, elementwise.log, elementwise.sqrt, elementwise.relu))
-    tanh_, sigmoid_, neg_, abs_ = map(
-        in_place, (elementwise.tanh, elementwise.sigmoid, elementwise.neg, elementwise.abs)
-    )
-
-    add = __add__ = __radd__ = elementwise.add
-    sub = subtract = __sub__ = elementwise.sub
-    __rsub__ = elementwise.rsub
+    __add__ = __radd__ = elementwise.plus
+    __sub__, __rsub__ = elementwise.minus, elementwise.reversed_minus
+    __truediv__ = elementwise.quotient
     mul = multiply = __mul__ = __rmul__ = elementwise.mul
-    div = divide = true_divide = __truediv__ = elementwise.div
     pow = __pow__ = elementwise.pow
     floor_divide = __floordiv__ = elementwise.floor_divide
     remainder = __mod__ = elementwise.remainder
     neg = negative = __neg__ = elementwise.neg
     abs = absolute = __abs__ = elementwise.abs
-    maximum, minimum, sign = elementwise.maximum, elementwise.minimum, elementwise.sign
-    exp, log, sqrt, sin, cos = elementwise.exp, elementwise.log, elementwise.sqrt, elementwise.sin, elementwise.cos
-    expm1, log1p, rsqrt, reciprocal = elementwise.expm1, elementwise.log1p, elementwise.rsqrt, elementwise.reciprocal
-    square, tan, erf, xlogy, lerp = (
-        elementwise.square,
-        elementwise.tan,
-        elementwise.erf,
-        elementwise.xlogy,
-        elementwise.lerp,
-    )
-    floor, ceil, trunc, round = elementwise.floor, elementwise.ceil, elementwise.trunc, elementwise.round
-    clamp = clip = elementwise.clamp
-    clamp_min, clamp_max = elementwise.clamp_min, elementwise.clamp_max
-    tanh, sigmoid, relu = elementwise.tanh, elementwise.sigmoid, elementwise.relu
+    positive = __pos__ = elementwise.positive
+    add, sub, subtract, div = elementwise.add, elementwise.sub, elementwise.subtract, elementwise.div
+    divide, true_divide, square = elementwise.divide, elementwise.true_divide, elementwise.square
+    float_power, reciprocal, addcmul = elementwise.float_power, elementwise.reciprocal, elementwise.addcmul
+    addcdiv, lerp, maximum, minimum = elementwise.addcdiv, elementwise.lerp, elementwise.maximum, elementwise.minimum
+    fmax, fmin, fmod, sign = elementwise.fmax, elementwise.fmin, elementwise.fmod, elementwise.sign
+    sgn, copysign, hypot, heaviside = elementwise.sgn, elementwise.copysign, elementwise.hypot, elementwise.heaviside
+    nextafter, ldexp, clamp, clip = elementwise.nextafter, elementwise.ldexp, elementwise.clamp, elementwise.clip
+    clamp_min, clamp_max, nan_to_num = elementwise.clamp_min, elementwise.clamp_max, elementwise.nan_to_num
+    xlogy, exp, exp2, expm1 = elementwise.xlogy, elementwise.exp, elementwise.exp2, elementwise.expm1
+    log, log1p, log2, log10 = elementwise.log, elementwise.log1p, elementwise.log2, elementwise.log10
+    sqrt, rsqrt, sin, cos = elementwise.sqrt, elementwise.rsqrt, elementwise.sin, elementwise.cos
+    tan, asin, arcsin, acos = elementwise.tan, elementwise.asin, elementwise.arcsin, elementwise.acos
+    arccos, atan, arctan, atan2 = elementwise.arccos, elementwise.atan, elementwise.arctan, elementwise.atan2
+    arctan2, sinh, cosh, tanh = elementwise.arctan2, elementwise.sinh, elementwise.cosh, elementwise.tanh
+    asinh, arcsinh, acosh, arccosh = elementwise.asinh, elementwise.arcsinh, elementwise.acosh, elementwise.arccosh
+    atanh, arctanh, sigmoid, relu = elementwise.atanh, elementwise.arctanh, elementwise.sigmoid, elementwise.relu
+    erf, deg2rad, rad2deg, floor = elementwise.erf, elementwise.deg2rad, elementwise.rad2deg, elementwise.floor
+    ceil, trunc, fix, frac = elementwise.ceil, elementwise.trunc, elementwise.fix, elementwise.frac
+    round = elementwise.round
 
-    eq, ne = elementwise.eq, elementwise.ne
-    __eq__, __ne__ = _equality(elementwise.eq), _equality(elementwise.ne)
-    lt = less = __lt__ = elementwise.lt
-    le = less_equal = __le__ = elementwise.le
-    gt = greater = __gt__ = elementwise.gt
-    ge = greater_equal = __ge__ = elementwise.ge
-    logical_and, logical_or, logical_not = elementwise.logical_and, elementwise.logical_or, elementwise.logical_not
-    bitwise_and = __and__ = __rand__ = elementwise.bitwise_and
-    bitwise_or = __or__ = __ror__ = elementwise.bitwise_or
-    bitwise_xor = __xor__ = __rxor__ = elementwise.bitwise_xor
-    __invert__ = bitwise_not = elementwise.bitwise_not
-    isnan, isinf, isfinite = elementwise.isnan, elementwise.isinf, elementwise.isfinite
+    __iadd__, __isub__, __imul__ = in_place(elementwise.plus), in_place(elementwise.minus), in_place(elementwise.mul)
+    __itruediv__, __ipow__ = in_place(elementwise.quotient), in_place(elementwise.pow)
+    __ifloordiv__, __imod__ = in_place(elementwise.floor_divide), in_place(elementwise.remainder)
+    add_, sub_, subtract_ = in_place(elementwise.add), in_place(elementwise.sub), in_place(elementwise.subtract)
+    mul_, multiply_, div_ = in_place(elementwise.mul), in_place(elementwise.multiply), in_place(elementwise.div)
+    divide_, true_divide_ = in_place(elementwise.divide), in_place(elementwise.true_divide)
+    floor_divide_, remainder_ = in_place(elementwise.floor_divide), in_place(elementwise.remainder)
+    fmod_, pow_ = in_place(elementwise.fmod), in_place(elementwise.pow)
+    float_power_, square_ = in_place(elementwise.float_power), in_place(elementwise.square)
+    neg_, negative_, abs_ = in_place(elementwise.neg), in_place(elementwise.negative), in_place(elementwise.abs)
+    absolute_, reciprocal_ = in_place(elementwise.absolute), in_place(elementwise.reciprocal)
+    addcmul_, addcdiv_ = in_place(elementwise.addcmul), in_place(elementwise.addcdiv)
+    lerp_, sign_, sgn_ = in_place(elementwise.lerp), in_place(elementwise.sign), in_place(elementwise.sgn)
+    copysign_, hypot_ = in_place(elementwise.copysign), in_place(elementwise.hypot)
+    heaviside_, nextafter_ = in_place(elementwise.heaviside), in_place(elementwise.nextafter)
+    ldexp_, clamp_, clip_ = in_place(elementwise.ldexp), in_place(elementwise.clamp), in_place(elementwise.clip)
+    clamp_min_, clamp_max_ = in_place(elementwise.clamp_min), in_place(elementwise.clamp_max)
+    nan_to_num_, xlogy_ = in_place(elementwise.nan_to_num), in_place(elementwise.xlogy)
+    exp_, exp2_, expm1_ = in_place(elementwise.exp), in_place(elementwise.exp2), in_place(elementwise.expm1)
+    log_, log1p_, log2_ = in_place(elementwise.log), in_place(elementwise.log1p), in_place(elementwise.log2)
+    log10_, sqrt_, rsqrt_ = in_place(elementwise.log10), in_place(elementwise.sqrt), in_place(elementwise.rsqrt)
+    sin_, cos_, tan_ = in_place(elementwise.sin), in_place(elementwise.cos), in_place(elementwise.tan)
+    asin_, arcsin_, acos_ = in_place(elementwise.asin), in_place(elementwise.arcsin), in_place(elementwise.acos)
+    arccos_, atan_, arctan_ = in_place(elementwise.arccos), in_place(elementwise.atan), in_place(elementwise.arctan)
+    atan2_, arctan2_, sinh_ = in_place(elementwise.atan2), in_place(elementwise.arctan2), in_place(elementwise.sinh)
+    cosh_, tanh_, asinh_ = in_place(elementwise.cosh), in_place(elementwise.tanh), in_place(elementwise.asinh)
+    arcsinh_, acosh_ = in_place(elementwise.arcsinh), in_place(elementwise.acosh)
+    arccosh_, atanh_ = in_place(elementwise.arccosh), in_place(elementwise.atanh)
+    arctanh_, sigmoid_ = in_place(elementwise.arctanh), in_place(elementwise.sigmoid)
+    relu_, erf_, deg2rad_ = in_place(elementwise.relu), in_place(elementwise.erf), in_place(elementwise.deg2rad)
+    rad2deg_, floor_, ceil_ = in_place(elementwise.rad2deg), in_place(elementwise.floor), in_place(elementwise.ceil)
+    trunc_, fix_, frac_ = in_place(elementwise.trunc), in_place(elementwise.fix), in_place(elementwise.frac)
+    round_ = in_place(elementwise.round)
+
+    hardshrink, prelu = activation.hardshrink, activation.prelu
+
+    # --- elementwise: special functions ---
+
+    lgamma, digamma, erfc, erfinv, i0 = special.lgamma, special.digamma, special.erfc, special.erfinv, special.i0
+    logit, sinc, mvlgamma = special.logit, special.sinc, special.mvlgamma
+    logaddexp, logaddexp2 = special.logaddexp, special.logaddexp2
+    lgamma_, digamma_, erfc_ = in_place(special.lgamma), in_place(special.digamma), in_place(special.erfc)
+    erfinv_, i0_, logit_ = in_place(special.erfinv), in_place(special.i0), in_place(special.logit)
+    sinc_, mvlgamma_ = in_place(special.sinc), in_place(special.mvlgamma)
+
+    def polygamma(self, n: Int) -> Any:
+        """The n-th derivative of digamma."""
+        return special.polygamma(n, self)
+
+    # --- elementwise: comparison, logic and bits ---
+
+    eq, ne, not_equal = compare.eq, compare.ne, compare.not_equal
+    __eq__, __ne__ = _equality(compare.eq), _equality(compare.ne)
+    lt = less = __lt__ = compare.lt
+    le = less_equal = __le__ = compare.le
+    gt = greater = __gt__ = compare.gt
+    ge = greater_equal = __ge__ = compare.ge
+    bitwise_and = __and__ = __rand__ = compare.bitwise_and
+    bitwise_or = __or__ = __ror__ = compare.bitwise_or
+    bitwise_xor = __xor__ = __rxor__ = compare.bitwise_xor
+    bitwise_left_shift = __lshift__ = compare.bitwise_left_shift
+    bitwise_right_shift = __rshift__ = compare.bitwise_right_shift
+    bitwise_not = __invert__ = compare.bitwise_not
+    logical_and, logical_or, logical_xor = compare.logical_and, compare.logical_or, compare.logical_xor
+    logical_not, isnan, isinf, isfinite = compare.logical_not, compare.isnan, compare.isinf, compare.isfinite
+    isposinf, isneginf, isreal, signbit = compare.isposinf, compare.isneginf, compare.isreal, compare.signbit
+    isclose, allclose, equal = compare.isclose, compare.allclose, compare.equal
+
+    __iand__, __ior__, __ixor__ = map(in_place, (compare.bitwise_and, compare.bitwise_or, compare.bitwise_xor))
+    __ilshift__, __irshift__ = in_place(compare.bitwise_left_shift), in_place(compare.bitwise_right_shift)
+    eq_, ne_, not_equal_ = in_place(compare.eq), in_place(compare.ne), in_place(compare.not_equal)
+    lt_, less_, le_ = in_place(compare.lt), in_place(compare.less), in_place(compare.le)
+    less_equal_, gt_, greater_ = in_place(compare.less_equal), in_place(compare.gt), in_place(compare.greater)
+    ge_, greater_equal_ = in_place(compare.ge), in_place(compare.greater_equal)
+    logical_and_, logical_or_ = in_place(compare.logical_and), in_place(compare.logical_or)
+    logical_xor_, logical_not_ = in_place(compare.logical_xor), in_place(compare.logical_not)
+    bitwise_and_, bitwise_or_ = in_place(compare.bitwise_and), in_place(compare.bitwise_or)
+    bitwise_xor_, bitwise_not_ = in_place(compare.bitwise_xor), in_place(compare.bitwise_not)
+    bitwise_left_shift_ = in_place(compare.bitwise_left_shift)
+    bitwise_right_shift_ = in_place(compare.bitwise_right_shift)
 
     def where(self, condition: Any, other: Any) -> Any:
         """This tensor where condition holds, else other."""
         return elementwise.where(condition, self, other)
 
     def __rtruediv__(self, other: Any) -> Any:
-        return elementwise.div(other, self)
+        return elementwise.quotient(other, self)
 
     def __rfloordiv__(self, other: Any) -> Any:
         return elementwise.floor_divide(other, self)
@@ -105,8 +179,11 @@ class Methods(Variable):
     def __rpow__(self, other: Any) -> Any:
         return elementwise.pow(other, self)
 
-    def __pos__(self) -> Any:
-        return self
+    def __rlshift__(self, other: Any) -> Any:
+        return compare.bitwise_left_shift(other, self)
+
+    def __rrshift__(self, other: Any) -> Any:
+        return compare.bitwise_right_shift(other, self)
 
     # --- reductions ---------------------------------------------------------------------------------------------------
 

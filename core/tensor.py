@@ -92,7 +92,7 @@ class Tensor(Methods):
 
     def requires_grad_(self, requires_grad: bool = True) -> Tensor:
         """Set requires_grad; RuntimeError for integers, and for clearing it on a tensor with history."""
-        if requires_grad and self.array.dtype.kind != "f":
+        if requires_grad and self.array.dtype.kind not in dtypes.FLOATING:
             raise RuntimeError("only Tensors of floating point dtype can require gradients")
         if not requires_grad and self.node is not None:
             raise RuntimeError(

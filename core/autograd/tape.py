@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..backend import Array, array_module, is_array
+from ..dtypes import HALVES, widened
 
 __all__ = [
     "FREED",
@@ -221,7 +222,9 @@ def record(name: str, array: Array, *terms: tuple[Any, ...]) -> Tensor:
 
 
 def edge(source: Variable, vjp: Any, saved: Sequence[Any], result: Variable) -> tuple[Any, ...]:
-    """What a node keeps for one of its inputs."""
+    """What a node keeps for one of its inputs. The gradients of halves are computed in float32 and rounded once."""
+    if source.array.itemsize == 2 and source.array.dtype in HALVES:
+        vjp = _rounding(vjp.function if isinstance(vjp, Into) else vjp, isinstance(vjp, Into), source.array.dtype)
     if not saved:
         return (source.node or source, vjp, (), ())
     kept, versions = [], []
@@ -231,6 +234,19 @@ def edge(source: Variable, vjp: Any, saved: Sequence[Any], result: Variable) -> 
         kept.append(item)
         versions.append(item.version[0] if hasattr(item, "version") else 0)
     return (source.node or source, vjp, tuple(kept), tuple(versions))
+
+
+def _rounding(function: Callable[..., Any], into: bool, dtype: np.dtype[Any]) -> Callable[..., Any]:
+    """The vjp of an input of this dtype, a half."""
+    vjp: Callable[..., Any] = (lambda *operands: function(*operands, out=None)) if into else function
+
+    def towards(g: Any, *saved: Any) -> Any:
+        if isinstance(g, Variable):
+            return vjp(g, *saved)
+        value = vjp(*map(widened, (g, *saved)))
+        return None if value is None else value.astype(dtype, copy=False)
+
+    return towards
 
 
 def record_view(

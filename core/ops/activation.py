@@ -13,12 +13,13 @@ from ..backend import Array, array_module
 from ..dtypes import of
 from ..generator import default_generator
 from .elementwise import abs as absolute
-from .elementwise import erf, exp, sigmoid, sum_to, tanh, unary, where
+from .elementwise import erf, exp, sigmoid, tanh
 from .elementwise import relu as _relu
 from .erf import in_blocks, normal_cdf, odd_polynomial
 from .erf import sigmoid as sigmoid_
 from .inplace import in_place
 from .join import cat
+from .pointwise import sum_to, unary, where
 from .reduce import softmax
 from .shape import normalize_dim
 

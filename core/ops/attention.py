@@ -11,8 +11,8 @@ import numpy as np
 from ..backend import Array, array_module
 from ..dtypes import of
 from ..generator import default_generator
-from .elementwise import sum_to, where
 from .fused import record_fused
+from .pointwise import sum_to, where
 from .reduce import softmax
 
 __all__ = ["scaled_dot_product_attention"]

@@ -14,9 +14,10 @@ import numpy as np
 
 from ..autograd import record
 from ..backend import is_array
-from .elementwise import cannot_broadcast, mul, sum_to
+from .elementwise import mul
 from .index import getitem
 from .linalg import matmul, mm
+from .pointwise import cannot_broadcast, sum_to
 from .reduce import sum
 from .shape import normalize_dim, permute, reshape
 

@@ -1,287 +1,218 @@
 """Elementwise ops, as a table: PyTorch's name, the value over arrays, the vector-Jacobian product towards each input.
 
-In a vjp g is the gradient, y the op's result, x (or a and b) the inputs; what a vjp does not name is not kept. Given
+In a vjp g is the gradient, y the op's result, x (or a, b, c) the inputs; what a vjp does not name is not kept. Given
 arrays instead of Tensors every op here simply computes, so that a vjp can call its siblings.
+
+Here are arithmetic, rounding, exponential and trigonometric functions; compare.py and special.py have the others.
 """
 
 from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from ..autograd import RESULT, Node, Variable, edge, record, thread, wrap
-from ..backend import Array, array_module, is_array
-from ..dtypes import floating, get_default_dtype, of, result_type
+from ..autograd import Variable, record
+from ..backend import Array
+from ..dtypes import DOUBLE, FLOATING, finfo, of
 from .erf import erf as erf_of
+from .pointwise import Op, binary, compute, refuse, together, unary, where, zeros
+from .pointwise import cannot_broadcast as cannot_broadcast
+from .pointwise import cast as cast
+from .pointwise import is_number as is_number
+from .pointwise import promoted as promoted
+from .pointwise import sum_to as sum_to
 
 # fmt: off
 __all__ = [
-    "abs", "add", "bitwise_and", "bitwise_not", "bitwise_or", "bitwise_xor", "ceil", "clamp", "clamp_max", "clamp_min",
-    "clip",
-    "cos", "div", "eq", "erf", "exp", "expm1", "floor", "floor_divide", "ge", "gt", "isfinite", "isinf", "isnan",
-    "le", "lerp", "log", "log1p", "logical_and", "logical_not", "logical_or", "lt", "maximum", "minimum", "mul", "ne",
-    "neg", "pow", "reciprocal", "relu", "remainder", "round", "rsqrt", "rsub", "sigmoid", "sign", "sin", "sqrt",
-    "square", "sub", "tan", "tanh", "trunc", "where", "xlogy",
+    "abs", "absolute", "acos", "acosh", "add", "addcdiv", "addcmul", "arccos", "arccosh", "arcsin", "arcsinh", "arctan",
+    "arctan2", "arctanh", "asin", "asinh", "atan", "atan2", "atanh", "ceil", "clamp", "clamp_max", "clamp_min", "clip",
+    "copysign", "cos", "cosh", "deg2rad", "div", "divide", "erf", "exp", "exp2", "expm1", "fix", "float_power", "floor",
+    "floor_divide", "fmax", "fmin", "fmod", "frac", "heaviside", "hypot", "ldexp", "lerp", "log", "log1p", "log2",
+    "log10", "maximum", "minimum", "mul", "multiply", "nan_to_num", "neg", "negative", "nextafter", "positive", "pow",
+    "rad2deg", "reciprocal", "relu", "remainder", "round", "rsqrt", "rsub", "sgn", "sigmoid", "sign", "sin", "sinh",
+    "sqrt", "square", "sub", "subtract", "tan", "tanh", "true_divide", "trunc", "where", "xlogy",
 ]
 # fmt: on
 
-Vjp = Callable[..., Any]
-Op = Callable[..., Any]
+# --- arithmetic -----------------------------------------------------------------------------------------------------
 
 
-def sum_to(g: Any, shape: tuple[int, ...]) -> Any:
-    """Undo broadcasting: sum g (array or Tensor) over the dimensions that `shape` lacks or has as 1."""
-    if g.shape == shape:
-        return g
-    extra = len(g.shape) - len(shape)
-    axes = tuple(range(extra)) + tuple(i + extra for i, n in enumerate(shape) if n == 1 and g.shape[i + extra] != 1)
-    return (g.sum(axes) if axes else g).reshape(shape)
+def _check_negation(input: Any) -> None:
+    if input.array.dtype.kind == "b":
+        raise RuntimeError(
+            "Negation, the `-` operator, on a bool tensor is not supported. If you are trying to invert a mask, use "
+            "the `~` or `logical_not()` operator instead."
+        )
 
 
-def _kept(vjp: Vjp | None) -> tuple[str, ...]:
-    """The operands that a vjp takes after g."""
-    return vjp.__code__.co_varnames[1 : vjp.__code__.co_argcount] if vjp else ()
-
-
-def unary(name: str, function: Callable[[Array], Array], vjp: Vjp | None = None, *, to_float: bool = False) -> Op:
-    """An op of one input. to_float: integers are computed in the default floating dtype."""
-    node_name = name + "Backward0"
-    keeps_x, keeps_y = "x" in _kept(vjp), "y" in _kept(vjp)
-
-    def op(input: Any) -> Any:
-        if not isinstance(input, Variable):
-            return function(input)
-        x = input.array
-        try:
-            result = wrap(function(floating(x) if to_float else x))
-        except TypeError:
-            raise NotImplementedError(f'"{op.__name__}" not implemented for {of(x.dtype)} tensors') from None
-        if input.needs and vjp is not None and thread.recording:
-            saved = (input,) if keeps_x else (RESULT,) if keeps_y else ()
-            result.needs, result.node = True, Node(node_name, (edge(input, vjp, saved, result),))
-        return result
-
-    op.__name__ = op.__qualname__ = name.lower()
-    return op
-
-
-def binary(
-    name: str,
-    function: Callable[[Any, Any], Array],
-    da: Vjp | None = None,
-    db: Vjp | None = None,
-    *,
-    to_float: bool = False,
-    digits: str = "00",
-) -> Op:
-    """An op of two inputs, each a Tensor or a Python number; da and db are the vjps towards them.
-
-    Broadcasting is undone here, once for all; different dtypes are promoted as PyTorch does. digits: what PyTorch
-    puts behind the node's name beside a tensor and beside a number.
-    """
-    node_names = [f"{name}Backward{digit}" for digit in digits]
-    a_keeps, b_keeps = (tuple("yab".index(n) for n in _kept(vjp)) for vjp in (da, db))
-
-    def op(input: Any, other: Any) -> Any:
-        kind = other.__class__
-        try:
-            x = input.array
-            number = kind is float or kind is int
-            y = other if number else other.array
-        except AttributeError:
-            return mixed(input, other)
-        dtype = x.dtype
-        if (number or to_float) and dtype.kind != "f":
-            return mixed(input, other)
-        if not number and dtype is not y.dtype and dtype != y.dtype:
-            return mixed(input, other)
-        try:
-            result = wrap(function(x, y))
-        except ValueError:
-            raise RuntimeError(cannot_broadcast(x.shape, y.shape)) from None
-        except TypeError:
-            raise NotImplementedError(f'"{op.__name__}" not implemented for {of(dtype)} tensors') from None
-        if da is not None and thread.recording:
-            edges: tuple[Any, ...] = ()
-            shape = result.array.shape
-            operands = (RESULT, input, other)
-            if input.needs:
-                vjp: Any = da if x.shape == shape else _reduced(da, x.shape)
-                edges = (edge(input, vjp, [operands[i] for i in a_keeps] if a_keeps else (), result),)
-            if not number and other.needs:
-                vjp = db if y.shape == shape else _reduced(db, y.shape)
-                edges += (edge(other, vjp, [operands[i] for i in b_keeps] if b_keeps else (), result),)
-            if edges:
-                result.needs, result.node = True, Node(node_names[number], edges)
-        return result
-
-    def mixed(input: Any, other: Any) -> Any:
-        """Whatever is not two tensors of one dtype, or a floating-point tensor and a number."""
-        if not isinstance(input, Variable) and not isinstance(other, Variable):
-            return function(input, other)  # arrays, in a vjp
-        a, b = promoted(input, other, to_float)
-        return op(a, b)
-
-    op.__name__ = op.__qualname__ = name.lower()
-    return op
-
-
-def _reduced(vjp: Any, shape: tuple[int, ...]) -> Vjp:
-    return lambda g, *saved: sum_to(vjp(g, *saved), shape)
-
-
-def promoted(a: Any, b: Any, to_float: bool = False) -> tuple[Any, Any]:
-    """Both operands as tensors of the dtype that PyTorch computes in. TypeError for what is no tensor and no number."""
-    for value in (a, b):
-        if not isinstance(value, (Variable, float, int, np.generic)) and not is_array(value):
-            raise TypeError(f"expected a Tensor or a number beside a Tensor, found {type(value).__name__}: {value!r}")
-    raw = [v.array if isinstance(v, Variable) else v.item() if isinstance(v, np.generic) else v for v in (a, b)]
-    dtype = result_type(*raw)
-    if to_float and dtype.kind != "f":
-        dtype = get_default_dtype().numpy
-    xp = array_module(next(v for v in raw if is_array(v)))
-    left, right = (
-        cast(v, dtype) if isinstance(v, Variable) else wrap(xp.asarray(r, dtype=dtype))
-        for v, r in zip((a, b), raw, strict=True)
-    )
-    return left, right
-
-
-def cast(input: Any, dtype: np.dtype[Any]) -> Any:
-    """The tensor in another (NumPy) dtype; itself when it has that dtype."""
-    before = input.array.dtype
-    if before == dtype:
-        return input
-    vjp = (lambda g: cast(g, before) if isinstance(g, Variable) else g.astype(before)) if dtype.kind == "f" else None
-    return record("ToCopyBackward0", input.array.astype(dtype), *([(input, vjp)] if vjp else []))
-
-
-def cannot_broadcast(*shapes: tuple[int, ...]) -> str:
-    """What is wrong about broadcasting these shapes against each other."""
-    n = max(map(len, shapes))
-    padded = [(1,) * (n - len(shape)) + tuple(shape) for shape in shapes]
-    columns = [[m for m in column if m != 1] for column in zip(*padded, strict=True)]
-    where = next(i for i in reversed(range(n)) if len(set(columns[i])) > 1)
-    a, b, *_ = dict.fromkeys(columns[where])
-    return f"The size of tensor a ({a}) must match the size of tensor b ({b}) at non-singleton dimension {where}"
+def _check_subtraction(input: Any, other: Any) -> None:
+    bools = [isinstance(v, bool) or (isinstance(v, Variable) and v.array.dtype.kind == "b") for v in (input, other)]
+    if all(bools):
+        raise RuntimeError(
+            "Subtraction, the `-` operator, with two bool tensors is not supported. Use the `^` or `logical_xor()` "
+            "operator instead."
+        )
+    if any(bools):
+        raise RuntimeError(
+            "Subtraction, the `-` operator, with a bool tensor is not supported. If you are trying to invert a mask, "
+            "use the `~` or `logical_not()` operator instead."
+        )
 
 
 def _power(a: Any, b: Any) -> Array:
     """a ** b; integers to negative powers would not be integers."""
-    if a.dtype.kind != "f":
-        if a.dtype.kind == "b":
-            raise TypeError
-        if np.less(b, 0).any():
-            raise RuntimeError("Integers to negative integer powers are not allowed.")
+    if a.dtype.kind in "iu" and np.less(b, 0).any():
+        raise RuntimeError("Integers to negative integer powers are not allowed.")
     return a**b
 
 
-def _no_bool(x: Array) -> Array:
-    """x, checked: bools are no numbers."""
-    if x.dtype.kind == "b":
-        raise NotImplementedError("not implemented for 'Bool'")
-    return x
-
-
-def _times_log(a: Any, b: Any) -> Array:
-    """a * log(b); 0 where a is, but NaN where b is."""
-    return np.where((a == 0) & ~np.isnan(b), 0.0, a * _log(b))
-
-
-def _log(b: Any) -> Any:
-    """log(b), of a number as a number, which widens nothing."""
-    return float(np.log(b)) if is_number(b) else log(b)
+def _pow_slope(a: Any, b: Any) -> Any:
+    """b * a**(b-1), and 0 where b is 0, whatever a is."""
+    return a * 0 if is_number(b) else where(b == 0, 0.0, b * a ** (b - 1))
 
 
 def _divisor(b: Any) -> Any:
-    """b, checked: floating point divides by zero, integers do not, and bools are no numbers."""
-    if not is_number(b) and b.dtype.kind != "f":
-        if b.dtype.kind == "b":
-            raise TypeError
-        if not b.all():
-            raise RuntimeError("ZeroDivisionError")
+    """b, checked: floating point divides by zero, integers do not."""
+    if not is_number(b) and b.dtype.kind in "iu" and not b.all():
+        raise RuntimeError("ZeroDivisionError")
     return b
 
 
-# arithmetic
-add = binary("Add", operator.add, lambda g: g, lambda g: g)
-sub = binary("Sub", operator.sub, lambda g: g, lambda g: -g)
-rsub = binary("Rsub", lambda a, b: b - a, lambda g: -g, lambda g: g, digits="01")
-mul = binary("Mul", operator.mul, lambda g, b: g * b, lambda g, a: g * a)
-div = binary("Div", np.true_divide, lambda g, b: g / b, lambda g, a, b: -g * ((a / b) / b), to_float=True)
-log = unary("Log", np.log, lambda g, x: g / x, to_float=True)
-pow = binary(
-    "Pow",
-    _power,
-    lambda g, a, b: g * (b * a ** (b - 1)) if is_number(b) and b != 0 else g * _pow_slope(a, b),
-    lambda g, y, a, b: g * where((a == 0) & (b >= 0), 0.0, y * log(a)),
-    digits="10",
-)
-floor_divide = binary("FloorDivide", lambda a, b: np.floor_divide(a, _divisor(b)))
+def _truncated_quotient(a: Any, b: Any) -> Array:
+    """a / b rounded towards zero; exact for integers."""
+    if a.dtype.kind == "f":
+        return np.trunc(a / b)
+    return np.floor_divide(a, _divisor(b)) + ((np.remainder(a, b) != 0) & ((a < 0) != (b < 0)))
+
+
+plus = binary("Add", operator.add, lambda g: g, lambda g: g)
+minus = binary("Sub", operator.sub, lambda g: g, lambda g: -g, check=_check_subtraction)
+reversed_minus = binary("Rsub", lambda a, b: b - a, lambda g: -g, lambda g: g, check=_check_subtraction, digits="011")
+mul = multiply = binary("Mul", operator.mul, lambda g, b: g * b, lambda g, a: g * a)
+quotient = binary("Div", np.true_divide, lambda g, b: g / b, lambda g, a, b: -g * ((a / b) / b), to_float=True)
+floor_quotient = binary("Div", lambda a, b: np.floor_divide(a, _divisor(b)), zeros, zeros, refuses="b", digits="222")
+trunc_quotient = binary("Div", _truncated_quotient, zeros, zeros, refuses="b", digits="222")
+floor_divide = binary("FloorDivide", lambda a, b: np.floor_divide(a, _divisor(b)), refuses="b")
 remainder = binary(
     "Remainder",
     lambda a, b: np.remainder(a, _divisor(b)),
     lambda g: g,
     lambda g, a, b: -g * floor_divide(a, b),
-    digits="10",
+    refuses="b",
+    digits="100",
 )
-maximum = binary("Maximum", np.maximum, lambda g, a, b: _share(g, a, b), lambda g, a, b: _share(g, b, a))
-minimum = binary("Minimum", np.minimum, lambda g, a, b: _share(g, b, a), lambda g, a, b: _share(g, a, b))
-neg = unary("Neg", operator.neg, lambda g: -g)
-sign = unary("Sign", lambda x: np.sign(x) if x.dtype.kind != "b" else x.copy(), lambda g: g * 0)
-abs = unary("Abs", np.absolute, lambda g, x: g * sign(x))
-
-# exponential, trigonometric and logistic functions
-exp = unary("Exp", np.exp, lambda g, y: g * y, to_float=True)
-sqrt = unary("Sqrt", np.sqrt, lambda g, y: g / (2 * y), to_float=True)
-expm1 = unary("Expm1", np.expm1, lambda g, y: g * (y + 1), to_float=True)
-log1p = unary("Log1P", np.log1p, lambda g, x: g / (x + 1), to_float=True)
-rsqrt = unary("Rsqrt", lambda x: 1 / np.sqrt(x), lambda g, y: g * (y * y * y) * -0.5, to_float=True)
+fmod = binary(
+    "Fmod",
+    lambda a, b: np.fmod(a, _divisor(b)),
+    lambda g: g,
+    lambda g, a, b: -g * trunc(a / b),
+    refuses="b",
+    digits="100",
+)
+log: Op = unary("Log", np.log, lambda g, x: g / x, to_float=True)
+pow = binary(
+    "Pow",
+    _power,
+    lambda g, a, b: g * (b * a ** (b - 1)) if is_number(b) and b != 0 else g * _pow_slope(a, b),
+    lambda g, y, a, b: g * where((a == 0) & (b >= 0), 0.0, y * log(a)),
+    refuses="b",
+    digits="102",
+)
 reciprocal = unary("Reciprocal", lambda x: 1 / x, lambda g, y: -g * (y * y), to_float=True)
-erf = unary("Erf", erf_of, lambda g, x: g * exp(-x * x) * (2 / math.sqrt(math.pi)), to_float=True)
-cos: Op
-sin: Op = unary("Sin", np.sin, lambda g, x: g * cos(x), to_float=True)
-cos = unary("Cos", np.cos, lambda g, x: -g * sin(x), to_float=True)
-tan = unary("Tan", np.tan, lambda g, y: g * (1 + y * y), to_float=True)
-tanh = unary("Tanh", np.tanh, lambda g, y: g * (1 - y * y), to_float=True)
-sigmoid = unary("Sigmoid", lambda x: 1 / (1 + np.exp(-x)), lambda g, y: g * (y * (1 - y)), to_float=True)
-relu = unary("Relu", lambda x: np.maximum(x, 0), lambda g, y: g * ~(y <= 0))  # so written, NaN passes
-
-# rounding
-floor = unary("Floor", lambda x: np.floor(_no_bool(x)), lambda g: g * 0)
-ceil = unary("Ceil", lambda x: np.ceil(_no_bool(x)), lambda g: g * 0)
-trunc = unary("Trunc", lambda x: np.trunc(_no_bool(x)), lambda g: g * 0)
-
-xlogy = binary(
-    "Xlogy",
-    lambda a, b: _times_log(a, b),
-    lambda g, a, b: where((a == 0) & (b <= 0), 0.0, g * _log(b)),
-    lambda g, a, b: g * a / b,
+maximum = binary("Maximum", np.maximum, lambda g, a, b: _share(g, a, b), lambda g, a, b: _share(g, b, a), numbers=False)
+minimum = binary("Minimum", np.minimum, lambda g, a, b: _share(g, b, a), lambda g, a, b: _share(g, a, b), numbers=False)
+fmax = binary(
+    "Fmax",
+    np.fmax,
+    lambda g, a, b: where((a >= b) | (b != b), g, 0.0),
+    lambda g, a, b: where((a >= b) | (b != b), 0.0, g),
+    numbers=False,
+)
+fmin = binary(
+    "Fmin",
+    np.fmin,
+    lambda g, a, b: where((a <= b) | (b != b), g, 0.0),
+    lambda g, a, b: where((a <= b) | (b != b), 0.0, g),
+    numbers=False,
+)
+neg = negative = unary("Neg", operator.neg, lambda g: -g, check=_check_negation)
+abs = absolute = unary("Abs", np.absolute, lambda g, x: g * sign(x), refuses="b")
+sign: Op = unary("Sign", lambda x: _sign(x), zeros)
+sgn = unary("Sgn", lambda x: _sign(x), zeros)
+copysign = binary(
+    "Copysign",
+    np.copysign,
+    lambda g, y, a: g * where(a == 0, 0.0, y / where(a == 0, 1.0, a)),
+    zeros,
     to_float=True,
-    digits="02",
+    digits="010",
+)
+hypot = binary(
+    "Hypot", np.hypot, lambda g, y, a: g * (a / y), lambda g, y, b: g * (b / y), refuses="biu", numbers=False
+)
+heaviside = binary("Heaviside", lambda a, b: np.where(a == 0, b, (a > 0).astype(a.dtype)), numbers=False)
+ldexp = binary(
+    "Ldexp",
+    lambda a, b: a * np.exp2(b),
+    lambda g, b: g * exp2(b),
+    lambda g, y: g * (y * math.log(2)),
+    to_float=True,
+    numbers=False,
 )
 
-# comparison and logic: no gradients
-eq = binary("Eq", operator.eq)
-ne = binary("Ne", operator.ne)
-lt = binary("Lt", operator.lt)
-le = binary("Le", operator.le)
-gt = binary("Gt", operator.gt)
-ge = binary("Ge", operator.ge)
-logical_and = binary("LogicalAnd", np.logical_and)
-logical_or = binary("LogicalOr", np.logical_or)
-logical_not = unary("LogicalNot", np.logical_not)
-bitwise_and = binary("BitwiseAnd", operator.and_)
-bitwise_or = binary("BitwiseOr", operator.or_)
-bitwise_xor = binary("BitwiseXor", operator.xor)
-bitwise_not = unary("BitwiseNot", operator.invert)
-isnan = unary("Isnan", np.isnan)
-isfinite = unary("Isfinite", np.isfinite)
-isinf = unary("Isinf", np.isinf)
+
+def _sign(x: Array) -> Array:
+    """-1, 0 or 1; of NaN 0."""
+    if x.dtype.kind in "iub":
+        return x.copy() if x.dtype.kind == "b" else np.sign(x)
+    return np.where(x == x, np.sign(x), 0.0)
+
+
+def _share(g: Any, winner: Any, loser: Any) -> Any:
+    """g where winner > loser, half of it on a tie, all of it beside NaN: what flows to winner through maximum."""
+    return where(winner < loser, 0.0, where(winner == loser, g * 0.5, g))
+
+
+def add(input: Any, other: Any, *, alpha: complex = 1) -> Any:
+    """input + alpha * other."""
+    return plus(input, other) if alpha == 1 else plus(input, _scaled(input, other, alpha))
+
+
+def sub(input: Any, other: Any, *, alpha: complex = 1) -> Any:
+    """input - alpha * other."""
+    return minus(input, other) if alpha == 1 else minus(input, _scaled(input, other, alpha))
+
+
+def rsub(input: Any, other: Any, *, alpha: complex = 1) -> Any:
+    """other - alpha * input."""
+    return reversed_minus(input, other) if alpha == 1 else reversed_minus(_scaled(other, input, alpha), other)
+
+
+def _scaled(input: Any, other: Any, alpha: Any) -> Any:
+    """alpha * other."""
+    kind = together(input, other)[0].array.dtype.kind
+    if isinstance(alpha, bool) and kind != "b":
+        raise RuntimeError("Boolean alpha only supported for Boolean results.")
+    if isinstance(alpha, float) and kind not in FLOATING:
+        raise RuntimeError("For integral input tensors, argument alpha must not be a floating point number.")
+    return other * alpha if kind != "b" else other * bool(alpha)
+
+
+def div(input: Any, other: Any, *, rounding_mode: str | None = None) -> Any:
+    """input / other; rounding_mode "trunc" (towards zero) or "floor" keeps integers integers."""
+    if rounding_mode is None:
+        return quotient(input, other)
+    if rounding_mode == "floor":
+        return floor_quotient(input, other)
+    if rounding_mode == "trunc":
+        return trunc_quotient(input, other)
+    raise RuntimeError(f"div expected rounding_mode to be one of None, 'trunc', or 'floor' but found '{rounding_mode}'")
+
+
+subtract, divide, true_divide = sub, div, div
 
 
 def square(input: Any) -> Any:
@@ -289,12 +220,82 @@ def square(input: Any) -> Any:
     return pow(input, 2)
 
 
-def round(input: Any, *, decimals: int = 0) -> Any:
-    """To the nearest number with so many decimals (negative: to tens, hundreds); halves go to the even one."""
-    x = _no_bool(input.array)
-    if decimals and x.dtype.kind in "iu":
-        raise NotImplementedError(f"round with decimals is not implemented for {of(x.dtype)} tensors")
-    return record(f"RoundBackward{int(decimals != 0)}", np.round(x, decimals), (input, lambda g: g * 0))
+def nextafter(input: Any, other: Any) -> Any:
+    """The next number of the dtype after input, towards other."""
+    for value in (input, other):
+        if not isinstance(value, Variable):
+            raise TypeError(f"nextafter(): argument must be Tensor, not {type(value).__name__}")
+    a, b = promoted(input, other)
+    refuse(nextafter, "biu", a.array.dtype)
+    try:
+        return record("NextafterBackward0", np.nextafter(a.array, b.array))
+    except ValueError:
+        raise RuntimeError(cannot_broadcast(a.array.shape, b.array.shape)) from None
+
+
+def float_power(input: Any, exponent: Any) -> Any:
+    """input ** exponent in float64."""
+    a, b = (cast(v, DOUBLE) if isinstance(v, Variable) else float(v) for v in (input, exponent))
+    return pow(a, b)
+
+
+def positive(input: Any) -> Any:
+    """input itself; RuntimeError for bools."""
+    if input.array.dtype.kind == "b":
+        raise RuntimeError("The `+` operator, on a bool tensor is not supported.")
+    return input
+
+
+def addcmul(input: Any, tensor1: Any, tensor2: Any, *, value: complex = 1) -> Any:
+    """input + value * tensor1 * tensor2."""
+    return compute(
+        "AddcmulBackward0",
+        lambda a, b, c: a + _factor(value, a) * b * c,
+        together(input, tensor1, tensor2),
+        (lambda g: g, lambda g, c: g * (c * value), lambda g, b: g * (b * value)),
+    )
+
+
+def addcdiv(input: Any, tensor1: Any, tensor2: Any, *, value: complex = 1) -> Any:
+    """input + value * tensor1 / tensor2; RuntimeError for integers."""
+    operands = together(input, tensor1, tensor2)
+    if operands[0].array.dtype.kind not in FLOATING:
+        raise RuntimeError(
+            "Integer division with addcdiv is not supported: use div(..., rounding_mode='trunc') or floating dtypes."
+        )
+    return compute(
+        "AddcdivBackward0",
+        lambda a, b, c: a + value * (b / c),
+        operands,
+        (lambda g: g, lambda g, c: g * (value / c), lambda g, b, c: -g * (value * (b / c) / c)),
+    )
+
+
+def _factor(value: Any, a: Array) -> Any:
+    """A number beside integers, as one of them."""
+    return value if a.dtype.kind == "f" else int(value)
+
+
+def lerp(input: Any, end: Any, weight: Any) -> Any:
+    """input + weight * (end - input), computed from the nearer end; RuntimeError unless all have one dtype."""
+    dtype = input.array.dtype
+    refuse(lerp, "biu", dtype)
+    for name, value in (("end", end), ("weight", weight)):
+        if isinstance(value, Variable) and value.array.dtype != dtype:
+            wanted, found = (of(d).title.lower() for d in (dtype, value.array.dtype))
+            raise RuntimeError(f"expected dtype {wanted} for `{name}` but got dtype {found}")
+    return compute(
+        f"LerpBackward{int(isinstance(weight, Variable))}",
+        _interpolated,
+        (input, end, weight),
+        (lambda g, c: g * (1 - c), lambda g, c: g * c, lambda g, a, b: g * (b - a)),
+    )
+
+
+def _interpolated(a: Array, b: Array, weight: Any) -> Array:
+    if is_number(weight):
+        return a + weight * (b - a) if -0.5 < weight < 0.5 else b - (b - a) * (1 - weight)
+    return np.where(np.abs(weight) < 0.5, a + weight * (b - a), b - (b - a) * (1 - weight))
 
 
 def clamp(input: Any, min: Any = None, max: Any = None) -> Any:
@@ -302,36 +303,34 @@ def clamp(input: Any, min: Any = None, max: Any = None) -> Any:
     bounds = [v for v in (min, max) if v is not None]
     if not bounds:
         raise RuntimeError("mpigrad.clamp: At least one of 'min' or 'max' must not be None")
-    tensors = [v for v in bounds if isinstance(v, Variable)]
-    for bound in bounds:  # to the dtype of all three
-        input, _ = promoted(input, bound)
-    min, max = (cast(v, input.array.dtype) if isinstance(v, Variable) else v for v in (min, max))
-    x, low, high = (v.array if isinstance(v, Variable) else v for v in (input, min, max))
-    _no_bool(x)
-    try:
-        value = x if low is None else np.maximum(x, low)
-        value = value if high is None else np.minimum(value, high)
-    except ValueError:
-        raise RuntimeError(cannot_broadcast(*[np.shape(v) for v in (x, low, high) if v is not None])) from None
-
-    def vjp(which: int, shape: tuple[int, ...]) -> Vjp:
-        return lambda g, *saved: sum_to(where(_binding(*saved)[which], g, 0.0), shape)
-
-    operands = (input, min, max)
-    terms = [(v, vjp(i, v.array.shape), *operands) for i, v in enumerate(operands) if isinstance(v, Variable)]
-    return record("ClampBackward0" if tensors else "ClampBackward1", value, *terms)
-
-
-def _binding(x: Any, low: Any, high: Any) -> tuple[Any, Any, Any]:
-    """Where clamp gives x itself, its lower and its upper bound."""
-    if low is None:
-        return x <= high, None, x > high
-    if high is None:
-        return x >= low, x < low, None
-    return (x >= low) & (x <= high), (x < low) & (low < high), (x > high) | (high < low)
+    input = together(input, *bounds)[0]
+    dtype = input.array.dtype
+    refuse(clamp, "b", dtype)
+    low, high = (cast(v, dtype) if isinstance(v, Variable) else v for v in (min, max))
+    return compute(
+        f"ClampBackward{int(not any(isinstance(v, Variable) for v in bounds))}",
+        _clamped,
+        (input, low, high),
+        (
+            lambda g, a, b, c: where(_inside(a, b, c), g, 0.0),
+            lambda g, a, b, c: where((a < b) if c is None else (a < b) & (b < c), g, 0.0),
+            lambda g, a, b, c: where((a > c) if b is None else (a > c) | (c < b), g, 0.0),
+        ),
+    )
 
 
 clip = clamp
+
+
+def _clamped(x: Array, low: Any, high: Any) -> Array:
+    value = x if low is None else np.maximum(x, low)
+    return value if high is None else np.minimum(value, high)
+
+
+def _inside(x: Any, low: Any, high: Any) -> Any:
+    if low is None or high is None:
+        return x <= high if low is None else x >= low
+    return (x >= low) & (x <= high)
 
 
 def clamp_min(input: Any, min: Any) -> Any:
@@ -344,46 +343,86 @@ def clamp_max(input: Any, max: Any) -> Any:
     return clamp(input, None, max)
 
 
-def lerp(input: Any, end: Any, weight: Any) -> Any:
-    """input + weight * (end - input)."""
-    return input + weight * (end - input)
+def nan_to_num(input: Any, nan: float = 0.0, posinf: float | None = None, neginf: float | None = None) -> Any:
+    """NaN replaced by `nan`, the infinities by the dtype's largest and smallest numbers, or by posinf and neginf."""
+    if input.array.dtype.kind not in FLOATING:
+        return record("NanToNumBackward0", input.array.copy())
+    limits = finfo(input.dtype)
+    high, low = limits.max if posinf is None else posinf, limits.min if neginf is None else neginf
+    return compute(
+        "NanToNumBackward0",
+        lambda x: np.nan_to_num(x, nan=nan, posinf=high, neginf=low),
+        (input,),
+        (lambda g, x: where((x - x) == 0, g, 0.0),),
+    )
 
 
-def where(condition: Any, input: Any, other: Any) -> Any:
-    """input where condition holds, else other, elementwise with broadcasting."""
-    if not any(isinstance(v, Variable) for v in (condition, input, other)):
-        return np.where(condition, input, other)
-    a, b = promoted(input, other) if isinstance(input, Variable) or isinstance(other, Variable) else (input, other)
-    chosen, x, y = (v.array if isinstance(v, Variable) else v for v in (condition, a, b))
-    if chosen.dtype.kind != "b":
-        raise RuntimeError(f"where expected condition to be a boolean tensor, but got a tensor with {of(chosen.dtype)}")
-    try:
-        value = np.where(chosen, x, y)
-    except ValueError:
-        raise RuntimeError(cannot_broadcast(*map(np.shape, (chosen, x, y)))) from None
-    if is_number(x) and is_number(y):
-        value = value.astype(result_type(x, y))
-    return record("WhereBackward0", value, *_branch(a, chosen), *_branch(b, ~chosen))
+# --- exponential and trigonometric functions ------------------------------------------------------------------------
+
+exp: Op = unary("Exp", np.exp, lambda g, y: g * y, to_float=True)
+exp2: Op = unary("Exp2", np.exp2, lambda g, y: g * (y * math.log(2)), to_float=True)
+expm1 = unary("Expm1", np.expm1, lambda g, y: g * (y + 1), to_float=True)
+log1p = unary("Log1P", np.log1p, lambda g, x: g / (x + 1), to_float=True)
+log2 = unary("Log2", np.log2, lambda g, x: g / (x * math.log(2)), to_float=True)
+log10 = unary("Log10", np.log10, lambda g, x: g / (x * math.log(10)), to_float=True)
+sqrt = unary("Sqrt", np.sqrt, lambda g, y: g / (2 * y), to_float=True)
+rsqrt: Op = unary("Rsqrt", lambda x: 1 / np.sqrt(x), lambda g, y: g * (y * y * y) * -0.5, to_float=True)
+sin: Op = unary("Sin", np.sin, lambda g, x: g * cos(x), to_float=True)
+cos: Op = unary("Cos", np.cos, lambda g, x: -g * sin(x), to_float=True)
+tan = unary("Tan", np.tan, lambda g, y: g * (1 + y * y), to_float=True)
+asin = arcsin = unary("Asin", np.arcsin, lambda g, x: g * rsqrt(1 - x * x), to_float=True)
+acos = arccos = unary("Acos", np.arccos, lambda g, x: -g * rsqrt(1 - x * x), to_float=True)
+atan = arctan = unary("Atan", np.arctan, lambda g, x: g / (x * x + 1), to_float=True)
+atan2 = arctan2 = binary(
+    "Atan2",
+    np.arctan2,
+    lambda g, a, b: g * (b * _inverse_square(a, b)),
+    lambda g, a, b: -g * (a * _inverse_square(a, b)),
+    to_float=True,
+    numbers=False,
+)
+sinh: Op = unary("Sinh", np.sinh, lambda g, x: g * cosh(x), to_float=True)
+cosh: Op = unary("Cosh", np.cosh, lambda g, x: g * sinh(x), to_float=True)
+tanh = unary("Tanh", np.tanh, lambda g, y: g * (1 - y * y), to_float=True)
+asinh = arcsinh = unary("Asinh", np.arcsinh, lambda g, x: g * rsqrt(x * x + 1), to_float=True)
+acosh = arccosh = unary("Acosh", np.arccosh, lambda g, x: g * rsqrt(x * x - 1), to_float=True)
+atanh = arctanh = unary("Atanh", np.arctanh, lambda g, x: g / (1 - x * x), to_float=True)
+erf = unary("Erf", erf_of, lambda g, x: g * exp(-x * x) * (2 / math.sqrt(math.pi)), to_float=True)
+xlogy = binary(
+    "Xlogy",
+    lambda a, b: np.where((a == 0) & ~np.isnan(b), 0.0, a * _log(b)),
+    lambda g, a, b: where((a == 0) & (b <= 0), 0.0, g * _log(b)),
+    lambda g, a, b: g * a / b,
+    to_float=True,
+    digits="021",
+)
+sigmoid = unary("Sigmoid", lambda x: 1 / (1 + np.exp(-x)), lambda g, y: g * (y * (1 - y)), to_float=True)
+relu = unary("Relu", lambda x: np.maximum(x, 0), lambda g, y: where(y <= 0, 0.0, g), refuses="b")  # so NaN passes
+deg2rad = unary("Deg2Rad", lambda x: x * (math.pi / 180), lambda g: g * (math.pi / 180), to_float=True)
+rad2deg = unary("Rad2Deg", lambda x: x * (180 / math.pi), lambda g: g * (180 / math.pi), to_float=True)
 
 
-def _branch(source: Any, kept: Array) -> list[tuple[Any, ...]]:
-    """The term of one branch of `where`, if it is a tensor. What is not kept gets 0, whatever the gradient there."""
-    if not isinstance(source, Variable):
-        return []
-    shape = source.array.shape
-    return [(source, lambda g, kept: sum_to(where(kept, g, 0.0), shape), kept)]
+def _log(b: Any) -> Any:
+    """log(b), of a number as a number, which widens nothing."""
+    return float(np.log(b)) if is_number(b) else log(b)
 
 
-def is_number(value: object) -> bool:
-    """Whether value is a Python number (or bool)."""
-    return isinstance(value, (float, int))
+def _inverse_square(a: Any, b: Any) -> Any:
+    """1 / (a**2 + b**2), and 0 for 0."""
+    square = a * a + b * b
+    return where(square == 0, 0.0, 1 / square)
 
 
-def _pow_slope(a: Any, b: Any) -> Any:
-    """b * a**(b-1), and 0 where b is 0, whatever a is."""
-    return a * 0 if is_number(b) else where(b == 0, 0.0, b * a ** (b - 1))
+# --- rounding -------------------------------------------------------------------------------------------------------
+
+floor = unary("Floor", np.floor, zeros, refuses="b")
+ceil = unary("Ceil", np.ceil, zeros, refuses="b")
+trunc: Op = unary("Trunc", np.trunc, zeros, refuses="b")
+fix = trunc
+frac = unary("Frac", lambda x: x - np.trunc(x), lambda g: g, refuses="biu")
 
 
-def _share(g: Any, winner: Any, loser: Any) -> Any:
-    """g where winner > loser, half of it on a tie, all of it beside NaN: what flows to winner through maximum."""
-    return (g * ~(winner < loser) + g * ~(winner <= loser)) * 0.5
+def round(input: Any, *, decimals: int = 0) -> Any:
+    """To the nearest number with so many decimals (negative: to tens, hundreds); halves go to the even one."""
+    refuse(round, "biu" if decimals else "b", input.array.dtype)
+    return compute(f"RoundBackward{int(decimals != 0)}", lambda x: np.round(x, decimals), (input,), (zeros,))

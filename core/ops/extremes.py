@@ -10,7 +10,8 @@ import numpy as np
 from .. import return_types
 from ..autograd import RESULT, Variable, record, wrap
 from .along import picked, placed
-from .elementwise import isnan, maximum, minimum
+from .compare import isnan
+from .elementwise import maximum, minimum
 from .reduce import Dim, axes_of, kept, spread
 from .shape import normalize_dim
 

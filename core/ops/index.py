@@ -8,8 +8,9 @@ import numpy as np
 
 from ..autograd import Node, Variable, edge, record, record_view, thread
 from ..backend import Array, add_at, array_module, is_array
-from .elementwise import cast, sum_to, where
+from ..dtypes import FLOATING
 from .inplace import check_in_place, remember
+from .pointwise import cast, sum_to, where
 from .shape import cannot_expand
 
 # fmt: off
@@ -25,7 +26,7 @@ def _raw(index: Any) -> Any:
         return tuple(_raw(i) for i in index)
     if isinstance(index, Variable):
         data = index.array
-        if data.dtype.kind == "f":
+        if data.dtype.kind in FLOATING:
             raise IndexError("tensors used as indices must be long, int, byte or bool tensors")
         if data.dtype == np.uint8:  # PyTorch's masks from before it had bool
             return data.astype(bool)

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..autograd import Variable, rewrite_history, thread, wrap
 from ..dtypes import KINDS
-from .elementwise import cast
+from .pointwise import cast
 
 
 def in_place(op: Callable[..., Any]) -> Callable[..., Any]:
@@ -89,7 +89,9 @@ def overwrite(input: Any, result: Any) -> Any:
             f"output with shape {list(input.array.shape)} doesn't match the broadcast shape {list(result.array.shape)}"
         )
     if KINDS[result.array.dtype.kind] > KINDS[input.array.dtype.kind]:
-        raise RuntimeError(f"result type {result.dtype} can't be cast to the desired output type {input.dtype}")
+        raise RuntimeError(
+            f"result type {result.dtype.title} can't be cast to the desired output type {input.dtype.title}"
+        )
     result = cast(result, input.array.dtype)
     input.array[...] = result.array
     input.version[0] += 1

@@ -12,7 +12,7 @@ import numpy as np
 from ..autograd import Node, Variable, record, wrap
 from ..backend import array_module, to_host
 from ..dtypes import get_default_dtype
-from .elementwise import cast, promoted
+from .pointwise import cast, promoted
 from .shape import atleast_1d, atleast_2d, atleast_3d, expand, normalize_dim
 from .slices import view_at
 

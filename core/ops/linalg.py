@@ -11,7 +11,8 @@ import numpy as np
 from ..autograd import Into, Node, edge, record, thread, wrap
 from ..backend import Array, array_module, is_array
 from ..dtypes import of
-from .elementwise import cannot_broadcast, mul, sum_to
+from .elementwise import mul
+from .pointwise import cannot_broadcast, sum_to
 from .shape import cannot_expand, reshape
 
 # fmt: off

@@ -9,8 +9,8 @@ import numpy as np
 
 from ..autograd import record, wrap
 from ..backend import Array, array_module
-from ..dtypes import of
-from .elementwise import promoted, where
+from ..dtypes import FLOATING, of
+from .pointwise import promoted, where
 from .reduce import log_softmax
 from .shape import expand
 
@@ -100,7 +100,7 @@ def cross_entropy(
     probabilities of input's own shape. ValueError, IndexError or RuntimeError say what about the target is wrong.
     """
     axis = 0 if input.array.ndim == 1 else 1
-    if target.array.dtype.kind == "f":
+    if target.array.dtype.kind in FLOATING:
         if target.array.shape != input.array.shape:
             raise RuntimeError(
                 f"expected class indices (dtype int64), or class probabilities of input's shape "

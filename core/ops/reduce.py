@@ -11,7 +11,9 @@ from ..autograd import RESULT, Variable, record, wrap
 from ..backend import Array, array_module
 from ..dtypes import dtype as Dtype
 from ..dtypes import floating
-from .elementwise import cast, div, exp, isnan, logical_not, where
+from .compare import isnan, logical_not
+from .elementwise import div, exp
+from .pointwise import cast, where
 from .shape import expand, normalize_dim
 
 # fmt: off

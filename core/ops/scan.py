@@ -12,7 +12,8 @@ from ..backend import Array, accumulate, array_module
 from ..dtypes import dtype as Dtype
 from ..dtypes import floating
 from .along import placed
-from .elementwise import bitwise_xor, cast, exp, log, where
+from .compare import bitwise_xor
+from .elementwise import cast, exp, log, where
 from .index import getitem
 from .join import cat
 from .reduce import FLOAT32, INT64

@@ -12,7 +12,7 @@ import numpy as np
 from ..autograd import Variable, record, record_view, wrap
 from ..backend import array_module
 from ..dtypes import dtype as Dtype
-from .elementwise import cannot_broadcast, sum_to
+from .pointwise import cannot_broadcast, sum_to
 
 # fmt: off
 __all__ = [

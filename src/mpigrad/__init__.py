@@ -22,6 +22,7 @@ from .core.backend import device as device
 from .core.creation import *
 from .core.dtypes import *
 from .core.generator import *
+from .core.ops import special as special
 from .core.ops.activation import celu as celu
 from .core.ops.activation import celu_ as celu_
 from .core.ops.activation import hardshrink as hardshrink
@@ -33,6 +34,7 @@ from .core.ops.activation import selu as selu
 from .core.ops.activation import selu_ as selu_
 from .core.ops.activation import threshold as threshold
 from .core.ops.activation import threshold_ as threshold_
+from .core.ops.compare import *
 from .core.ops.contraction import *
 from .core.ops.conv import *
 from .core.ops.elementwise import *
@@ -40,6 +42,7 @@ from .core.ops.extremes import *
 from .core.ops.index import *
 from .core.ops.join import *
 from .core.ops.linalg import *
+from .core.ops.pointwise import *
 from .core.ops.reduce import *
 from .core.ops.resample import channel_shuffle as channel_shuffle
 from .core.ops.resample import pixel_shuffle as pixel_shuffle
@@ -48,6 +51,7 @@ from .core.ops.scan import *
 from .core.ops.shape import *
 from .core.ops.slices import *
 from .core.ops.sort import *
+from .core.ops.special import *
 from .core.printing import set_printoptions as set_printoptions
 from .core.serialization import *
 from .core.tensor import Parameter as Parameter
@@ -64,7 +68,11 @@ bool = bool_
 distributed = ddp
 sys.modules[f"{__name__}.distributed"] = ddp
 _NAMES = [(f"core.{name}", name) for name in ("amp", "autograd", "cuda", "data", "nn", "optim", "utils")]
-_NAMES += [("core.data", "utils.data"), ("core.autograd.checkpoint", "utils.checkpoint")]
+_NAMES += [
+    ("core.ops.special", "special"),
+    ("core.data", "utils.data"),
+    ("core.autograd.checkpoint", "utils.checkpoint"),
+]
 for _old, _new in _NAMES:
     for _name, _module in list(sys.modules.items()):
         if f"{_name}.".startswith(f"{__name__}.{_old}."):

@@ -48,7 +48,7 @@ def test_promotion(torch: Any, op: Callable[..., Any], a: Any, b: Any, turned: b
     ],
 )
 def test_rules(a: Any, b: Any, expected: str) -> None:
-    assert dtypes.result_type(a, b) == dtypes.result_type(b, a) == np.dtype(expected)
+    assert dtypes.common(a, b) == dtypes.common(b, a) == np.dtype(expected)
 
 
 def test_names() -> None:

@@ -10,10 +10,12 @@ from .conv import *
 from .dropout import *
 from .embedding import *
 from .flatten import *
+from .fold import *
 from .instancenorm import *
 from .linear import *
 from .loss import *
 from .module import *
 from .normalization import *
 from .pad import *
+from .pool import *
 from .transformer import *

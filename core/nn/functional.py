@@ -14,6 +14,7 @@ from ..ops.loss import *
 from ..ops.multihead import *
 from ..ops.norm import *
 from ..ops.pad import *
+from ..ops.pool import *
 from ..ops.reduce import log_softmax as log_softmax
 from ..ops.reduce import softmax as softmax
 from ..ops.resample import *

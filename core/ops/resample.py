@@ -62,7 +62,7 @@ def _spread_lines(name: str, g: Any, lines: Sequence[Lines]) -> Any:
         matrix = np.zeros((size, index.shape[1]), g.dtype)
         add_at(matrix, (index, np.arange(index.shape[1])), 1 if weight is None else weight)
         before, after = g.shape[:dim], g.shape[dim + 1 :]
-        flat = xp.asarray(matrix) @ g.reshape(-1, index.shape[1], math.prod(after))
+        flat = xp.asarray(matrix) @ g.reshape(math.prod(before), index.shape[1], math.prod(after))
         g = flat.reshape(*before, size, *after)
     return g
 

@@ -43,6 +43,11 @@ from .core.ops.index import *
 from .core.ops.join import *
 from .core.ops.linalg import *
 from .core.ops.pointwise import *
+from .core.ops.pool import adaptive_avg_pool1d as adaptive_avg_pool1d
+from .core.ops.pool import avg_pool1d as avg_pool1d
+from .core.ops.pool import max_pool1d as max_pool1d
+from .core.ops.pool import max_pool2d as max_pool2d
+from .core.ops.pool import max_pool3d as max_pool3d
 from .core.ops.reduce import *
 from .core.ops.resample import channel_shuffle as channel_shuffle
 from .core.ops.resample import pixel_shuffle as pixel_shuffle

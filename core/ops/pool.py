@@ -217,6 +217,11 @@ def _max_unpool(n: int) -> Callable[..., Any]:
                 f"tensor with shape: {list(where.shape)}"
             )
         lead, outs = x.shape[:-n], x.shape[-n:]
+        if output_size is not None and len(output_size) not in (n, n + 2):
+            raise ValueError(
+                f"output_size should be a sequence containing {n} or {n + 2} elements, but it has a length of "
+                f"'{len(output_size)}'"
+            )
         usual = tuple((m - 1) * s - 2 * p + k for m, s, p, k in zip(outs, steps, pads, kernel, strict=True))
         size = usual if output_size is None else tuple(output_size)[-n:]
         for i, (wanted, middle, s) in enumerate(zip(size, usual, steps, strict=True)):

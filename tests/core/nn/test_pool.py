@@ -40,8 +40,8 @@ def test_as_in_torch(make: Any, same: Any) -> None:
 def test_pool_and_unpool(n: int, same: Any) -> None:
     def back(m: Any) -> Any:
         pool, unpool = getattr(m.nn, f"MaxPool{n}d")(2, return_indices=True), getattr(m.nn, f"MaxUnpool{n}d")(2)
-        x = m.arange(2.0 * 5**n).reshape(2, *[5] * n)
-        return repr(unpool), unpool(*pool(x)), unpool(*pool(x), output_size=x.shape)
+        x, y = (m.arange(2.0 * size**n).reshape(1, 2, *[size] * n) for size in (4, 5))
+        return repr(unpool), unpool(*pool(x)), unpool(*pool(y), output_size=y.shape)
 
     same(back)
 

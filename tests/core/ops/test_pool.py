@@ -103,6 +103,7 @@ SAME: list[Callable[[Any], Any]] = [
     unpooled((1, 1, 2, 2), 99, 2),
     unpooled((1, 1, 2, 3), 0, 2),
     unpooled((1, 1, 2, 2), 0, 2, output_size=(9, 9)),
+    unpooled((1, 1, 2, 2), 0, 2, output_size=(1, 4, 4)),
 ]  # fmt: skip
 SAME_CLASS: list[Callable[[Any], Any]] = [
     call("max_pool1d", (1, 1, 4), 2, padding=2),

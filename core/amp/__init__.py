@@ -1,3 +1,4 @@
-"""Mixed precision: GradScaler."""
+"""Mixed precision: autocast and GradScaler."""
 
+from .autocast_mode import *
 from .grad_scaler import *

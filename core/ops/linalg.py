@@ -329,7 +329,7 @@ def linear(input: Any, weight: Any, bias: Any = None) -> Any:
             f"{of(bias.array.dtype)}"
         )
     flat = x.ndim == 2
-    value = _rows_times(x, w) if flat else product(x, w.T)
+    value = _rows_times(x, w) if flat and x.itemsize > 2 else product(x, w.T)
     rows: Callable[[Any], Any] = lambda v: v if flat else reshape(v, (-1, v.shape[-1]))
     terms: list[Any] = [
         (input, lambda g, w: matmul(g, w), weight),

@@ -12,6 +12,7 @@ from .core import nn as nn
 from .core import optim as optim
 from .core import return_types as return_types
 from .core import utils as utils
+from .core.amp.autocast_mode import *
 from .core.autograd import enable_grad as enable_grad
 from .core.autograd import inference_mode as inference_mode
 from .core.autograd import is_grad_enabled as is_grad_enabled

@@ -7,6 +7,7 @@ from .attention import *
 from .batchnorm import *
 from .container import *
 from .conv import *
+from .distance import *
 from .dropout import *
 from .embedding import *
 from .flatten import *

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from ..ops.activation import *
 from ..ops.attention import *
+from ..ops.classes import *
 from ..ops.conv import *
+from ..ops.distance import *
 from ..ops.dropout import *
 from ..ops.elementwise import sigmoid as sigmoid
 from ..ops.elementwise import tanh as tanh

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any, ClassVar, dataclass_transform
 
+from ..ops.reduction import mode_of
 from .module import Module
 
 BUFFERS = {"pos_weight", "weight"}  # settings that move and are saved with the module
@@ -55,4 +56,10 @@ class Activation(FunctionModule):
 
 
 class Loss(FunctionModule):
-    """A function of input and target."""
+    """A function of input and target with a reduction, which the two older arguments say too."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        average, each = (self.__dict__.get(name) for name in ("size_average", "reduce"))
+        if average is not None or each is not None:
+            self.__dict__.update(reduction=mode_of(average, each, "mean"), size_average=None, reduce=None)

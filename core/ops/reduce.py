@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -265,11 +266,17 @@ def softmax(input: Any, dim: int | None = None, dtype: Dtype | None = None) -> A
     if x is not source.array:
         value = value.reshape(source.array.shape).astype(source.array.dtype, copy=False)
 
+    return record("SoftmaxBackward0", value, (source, softmax_vjp(axis), RESULT))
+
+
+def softmax_vjp(axis: int) -> Callable[..., Any]:
+    """The vjp of a softmax, of its result."""
+
     def vjp(g: Any, y: Any) -> Any:
         weighted = g * y
         return weighted - y * expand(_sum_keep(weighted, axis), y.shape)
 
-    return record("SoftmaxBackward0", value, (source, vjp, RESULT))
+    return vjp
 
 
 def log_softmax(input: Any, dim: int | None = None, dtype: Dtype | None = None) -> Any:

@@ -38,6 +38,9 @@ from .core.ops.activation import threshold_ as threshold_
 from .core.ops.compare import *
 from .core.ops.contraction import *
 from .core.ops.conv import *
+from .core.ops.distance import cdist as cdist
+from .core.ops.distance import cosine_similarity as cosine_similarity
+from .core.ops.distance import pairwise_distance as pairwise_distance
 from .core.ops.elementwise import *
 from .core.ops.extremes import *
 from .core.ops.index import *

@@ -1,0 +1,280 @@
+"""Ops over class indices: one-hot vectors, and the losses of classifiers. `reduction`: "mean", "sum" or "none"."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ..autograd import RESULT, Node, Variable, record, wrap
+from ..backend import Array, array_module
+from ..dtypes import FLOATING, of
+from .elementwise import cast, clamp_min, where
+from .reduce import log_softmax, softmax_vjp
+from .reduction import mode_of, reduced
+from .shape import expand
+
+__all__ = ["cross_entropy", "multi_margin_loss", "multilabel_margin_loss", "nll_loss", "one_hot"]
+
+Flag = bool | None
+
+
+def one_hot(tensor: Any, num_classes: int = -1) -> Any:
+    """1 at each index along a new last dimension, 0 elsewhere (int64); num_classes -1: the largest index and one."""
+    index = tensor.array
+    if index.dtype != np.int64:
+        raise RuntimeError("one_hot is only applicable to index tensor of type LongTensor.")
+    if not index.size and num_classes <= 0:
+        raise RuntimeError(
+            "Can not infer total number of classes from empty tensor."
+            if num_classes == -1
+            else "Class values must be smaller than num_classes."
+        )
+    if index.size and index.min() < 0:
+        raise RuntimeError("Class values must be non-negative.")
+    if num_classes == -1:
+        num_classes = int(index.max()) + 1
+    elif index.size and index.max() >= num_classes:
+        raise RuntimeError("Class values must be smaller than num_classes.")
+    return wrap((index[..., None] == array_module(index).arange(num_classes)).astype(np.int64))
+
+
+def nll_loss(
+    input: Any,
+    target: Any,
+    weight: Any = None,
+    size_average: Flag = None,
+    ignore_index: int = -100,
+    reduce: Flag = None,
+    reduction: str = "mean",
+) -> Any:
+    """Minus the log-probability of the target class, weighted by class; the mean is divided by the sum of weights.
+
+    input (N, C) or (N, C, d1, ...) or (C,): log-probabilities; target: the same shape without C, class indices.
+    """
+    reduction = mode_of(size_average, reduce, reduction)
+    logp, classes = input.array, target.array
+    axis = 0 if logp.ndim == 1 else 1
+    found = _check_classes(logp, classes, axis, ignore_index)
+    xp = array_module(logp)
+    used = xp.ones(classes.shape, bool) if found is None else found
+    index = xp.expand_dims(xp.where(used, classes, 0), axis)
+    scale = used.astype(logp.dtype)
+    if weight is not None:
+        scale *= weight.array[index.squeeze(axis)]
+    losses = xp.where(used, -xp.take_along_axis(logp, index, axis).squeeze(axis) * scale, 0)
+    value = losses if reduction == "none" else losses.sum()
+    if reduction == "mean":
+        total = scale.sum()
+        value, scale = value / total, xp.where(used, scale / total, 0)
+    shape, dtype = logp.shape, logp.dtype
+
+    def vjp(g: Any, index: Array, scale: Array) -> Any:
+        towards = xp.zeros(shape, dtype)
+        xp.put_along_axis(towards, index, xp.expand_dims(-scale, axis), axis)
+        return (g if reduction != "none" else expand(g.reshape(index.shape), shape)) * towards
+
+    return record("NllLossBackward0" if logp.ndim <= 2 else "NllLoss2DBackward0", value, (input, vjp, index, scale))
+
+
+def cross_entropy(
+    input: Any,
+    target: Any,
+    weight: Any = None,
+    size_average: Flag = None,
+    ignore_index: int = -100,
+    reduce: Flag = None,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+) -> Any:
+    """The cross entropy between logits and targets.
+
+    input (N, C), (N, C, d1, ...) or (C,): logits; target: class indices without the class dimension, or class
+    probabilities of input's own shape. ValueError, IndexError or RuntimeError say what about the target is wrong.
+    """
+    reduction = mode_of(size_average, reduce, reduction)
+    if not 0.0 <= label_smoothing <= 1.0:
+        raise RuntimeError(f"label_smoothing must be between 0.0 and 1.0. Got: {label_smoothing}")
+    axis = 0 if input.array.ndim == 1 else 1
+    if target.array.dtype.kind not in FLOATING:
+        return _of_classes(input, target.array, weight, axis, ignore_index, reduction, label_smoothing)
+    if target.array.shape != input.array.shape:
+        raise RuntimeError(
+            f"expected class indices (dtype int64), or class probabilities of input's shape "
+            f"{list(input.array.shape)}; found {of(target.array.dtype)} of shape {list(target.array.shape)}"
+        )
+    if label_smoothing:
+        target = target * (1 - label_smoothing) + label_smoothing / input.array.shape[axis]
+    logp = log_softmax(input, axis)
+    if weight is not None:
+        target = target * weight.reshape([-1 if i == axis else 1 for i in range(input.array.ndim)])
+    losses = -(logp * target).sum(axis)
+    return losses.sum() / max(losses.array.size, 1) if reduction == "mean" else reduced(losses, reduction)
+
+
+def _of_classes(
+    input: Any, classes: Array, weight: Any, axis: int, ignore_index: int, reduction: str, smoothing: float
+) -> Any:
+    """Softmax, logarithm and choice in one: four passes over the logits, two on the way back.
+
+    What is kept is e = exp(logits - largest) and its sums over the classes; the logits themselves are freed. With
+    p = e / sums, 1 at the target class t, and the classes' weights w, the loss of a sample and its slope are
+
+        hard * -log(p[t]) + soft * sum(w * -log(p)),    (hard + soft * sum(w)) * p - hard * 1[t] - soft * w
+
+    where hard = (1 - smoothing) * w[t] and soft = smoothing / number of classes.
+    """
+    used = _check_classes(input.array, classes, axis, ignore_index)
+    dtype = input.array.dtype
+    x = input.array.astype(np.float32) if dtype.itemsize == 2 else input.array
+    xp, count = array_module(x), x.shape[axis]
+    if used is not None:
+        classes = xp.where(used, classes, 0)
+    at = _at(classes, axis, x.ndim)
+    w = None if weight is None else weight.array.astype(x.dtype, copy=False)
+    along = 1 if w is None else w.reshape([-1 if i == axis else 1 for i in range(x.ndim)])
+
+    e = x - x.max(axis, keepdims=True) if x.size else x.copy()
+    chosen = e[at]
+    others = (e * along).sum(axis) if smoothing else 0
+    np.exp(e, out=e)
+    sums = e.sum(axis)
+    logs = np.log(sums)
+    hard = 1 - smoothing if w is None else w[classes] * (1 - smoothing)
+    soft, mass = smoothing / max(count, 1), count if w is None else w.sum()
+    losses = (logs - chosen) * hard
+    if smoothing:
+        losses += (logs * mass - others) * soft
+    share: Any = 1.0
+    if used is not None:
+        losses, share = xp.where(used, losses, x.dtype.type(0)), used.astype(x.dtype)
+    if reduction == "mean":
+        total = classes.size if w is None and used is None else (share if w is None else w[classes] * share).sum()
+        share = share / x.dtype.type(total) if used is None else xp.where(used, share / total, x.dtype.type(0))
+        losses = losses.sum() / x.dtype.type(total)
+    elif reduction == "sum":
+        losses = losses.sum()
+    origin = input.node or input
+
+    def vjp(g: Any, e: Array, sums: Array, hard: Any, share: Any) -> Any:
+        if isinstance(g, Variable):
+            return lifted(g, e / xp.expand_dims(sums, axis), hard, share)
+        weighted = g * share
+        towards = e * xp.expand_dims(weighted * (hard + soft * mass) / sums, axis)
+        towards[at] -= weighted * hard
+        if smoothing:
+            towards -= xp.expand_dims(weighted + xp.zeros_like(sums), axis) * (soft * along)
+        return towards.astype(dtype, copy=False)
+
+    def lifted(g: Any, p: Array, hard: Any, share: Any) -> Any:
+        """The same under create_graph, with the graph of the softmax behind it."""
+        source = origin
+        if isinstance(origin, Node):
+            source = wrap(p)
+            source.node, source.needs = origin, True
+        column: Callable[[Any], Any] = lambda v: wrap(
+            xp.expand_dims(v + xp.zeros(p.shape[:axis] + p.shape[axis + 1 :], p.dtype), axis)
+        )
+        target = xp.zeros_like(p)
+        target[at] += hard
+        target += soft * along
+        y = record("SoftmaxBackward0", p, (source, softmax_vjp(axis), RESULT))
+        slope = (y * column(hard + soft * mass) - wrap(target)) * column(share)
+        return cast(slope * (g.unsqueeze(axis) if reduction == "none" else g), dtype)
+
+    name = "AddBackward0" if smoothing else "NllLossBackward0" if x.ndim <= 2 else "NllLoss2DBackward0"
+    return record(name, xp.asarray(losses).astype(dtype, copy=False), (input, vjp, e, sums, hard, share))
+
+
+def _at(classes: Array, axis: int, ndim: int) -> tuple[Array, ...]:
+    """The index of every sample's class in an array with the classes along axis."""
+    xp = array_module(classes)
+    rows = [xp.arange(n).reshape((-1,) + (1,) * (classes.ndim - i - 1)) for i, n in enumerate(classes.shape)]
+    return (*rows[:axis], classes, *rows[axis:])
+
+
+def _check_classes(logp: Array, classes: Array, axis: int, ignore_index: int) -> Array | None:
+    """Which targets count; None for all. An error for what is no target of these log-probabilities."""
+    if classes.dtype.kind not in "iu":
+        raise RuntimeError(f"expected class indices of dtype int64 as target, found {of(classes.dtype)}")
+    expected = logp.shape[:axis] + logp.shape[axis + 1 :]
+    if classes.shape != expected:
+        if classes.shape[:1] != expected[:1]:
+            count = classes.shape[0] if classes.ndim else 1
+            raise ValueError(f"Expected input batch_size ({logp.shape[0]}) to match target batch_size ({count}).")
+        raise RuntimeError(f"Expected target size {list(expected)}, got {list(classes.shape)}")
+    count = logp.shape[axis]
+    if classes.size and classes.min() >= 0 and classes.max() < count and not 0 <= ignore_index < count:
+        return None
+    used = classes != ignore_index
+    outside = used & ((classes < 0) | (classes >= count))
+    if outside.any():
+        raise IndexError(
+            f"Target {int(classes[outside].ravel()[0])} is out of bounds: expected class indices from 0 to {count - 1}."
+        )
+    return used
+
+
+# --- margins between classes ------------------------------------------------------------------------------------------
+
+
+def multi_margin_loss(
+    input: Any,
+    target: Any,
+    p: int = 1,
+    margin: float = 1.0,
+    weight: Any = None,
+    size_average: Flag = None,
+    reduce: Flag = None,
+    reduction: str = "mean",
+) -> Any:
+    """The mean over the classes i but the target y of max(0, margin - input[y] + input[i])**p, times weight[y]."""
+    reduction = mode_of(size_average, reduce, reduction)
+    if p not in (1, 2):
+        raise ValueError("only p == 1 and p == 2 supported")
+    if weight is not None and weight.array.ndim != 1:
+        raise ValueError("weight must be one-dimensional")
+    rows, classes = _rows_and_classes("multi_margin_loss", input, target.array.reshape(-1))
+    _check_classes(rows.array, classes, 1, -100)
+    at = _at(classes, 1, 2)
+    losses = clamp_min(rows - rows[at].unsqueeze(1) + margin, 0) ** p
+    if weight is not None:
+        losses = losses * wrap(weight.array[classes][:, None])
+    others = array_module(classes).ones(rows.array.shape, bool)
+    others[at] = False
+    losses = where(others, losses, 0.0).sum(1) / rows.array.shape[1]
+    return reduced(losses if input.array.ndim > 1 else losses[0], reduction)
+
+
+def multilabel_margin_loss(
+    input: Any, target: Any, size_average: Flag = None, reduce: Flag = None, reduction: str = "mean"
+) -> Any:
+    """The sum over targets y and other classes i of max(0, 1 - input[y] + input[i]), divided by the classes' number.
+
+    target has input's shape; the first -1 in a row ends its targets.
+    """
+    reduction = mode_of(size_average, reduce, reduction)
+    if target.array.shape != input.array.shape:
+        raise RuntimeError(f"inconsistent target size: {list(target.shape)} for input of size: {list(input.shape)}")
+    rows, classes = _rows_and_classes("multilabel_margin_loss", input, target.array.reshape(-1, target.array.shape[-1]))
+    valid = np.logical_and.accumulate(classes >= 0, 1)
+    lines = array_module(classes).arange(len(classes))[:, None]
+    others = array_module(classes).ones(rows.array.shape, bool)
+    others[(lines + 0 * classes)[valid], classes[valid]] = False
+    chosen = rows[lines, np.where(valid, classes, 0)]
+    gaps = clamp_min(rows.unsqueeze(1) - chosen.unsqueeze(2) + 1, 0)
+    losses = where(valid[:, :, None] & others[:, None, :], gaps, 0.0).sum((1, 2)) / rows.array.shape[1]
+    return reduced(losses if input.array.ndim > 1 else losses[0], reduction)
+
+
+def _rows_and_classes(op: str, input: Any, classes: Array) -> tuple[Any, Array]:
+    """A batch of rows, also of one row; RuntimeError for other shapes."""
+    if input.array.ndim not in (1, 2) or not input.array.shape[-1]:
+        raise RuntimeError(
+            f"{op}: expected non-empty vector or matrix with optional 0-dim batch size, got: {input.shape}"
+        )
+    rows = input if input.array.ndim == 2 else input.reshape(1, -1)
+    if len(classes) != len(rows.array):
+        raise RuntimeError(f"{op}: inconsistent target size, expected {len(rows.array)} but got {len(classes)}")
+    return rows, classes

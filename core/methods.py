@@ -20,11 +20,13 @@ from .ops import (
     index,
     join,
     linalg,
+    rearrange,
     reduce,
     scan,
     slices,
     special,
 )
+from .ops import gather as gathering
 from .ops import shape as shapes
 from .ops import sort as sorting
 from .ops.inplace import check_in_place, in_place, in_place_view
@@ -236,13 +238,37 @@ class Methods(Variable):
     # --- parts --------------------------------------------------------------------------------------------------------
 
     narrow, select, diagonal, unfold = slices.narrow, slices.select, slices.diagonal, slices.unfold
+    as_strided, fill_diagonal_ = slices.as_strided, slices.fill_diagonal_
     split, split_with_sizes, chunk, unbind = join.split, join.split_with_sizes, join.chunk, join.unbind
     tensor_split, hsplit, vsplit, dsplit = join.tensor_split, join.hsplit, join.vsplit, join.dsplit
+
+    # --- elements in other places -------------------------------------------------------------------------------------
+
+    repeat, tile, repeat_interleave = rearrange.repeat, rearrange.tile, rearrange.repeat_interleave
+    flip, fliplr, flipud = rearrange.flip, rearrange.fliplr, rearrange.flipud
+    roll, rot90 = rearrange.roll, rearrange.rot90
+    tril, triu = rearrange.tril, rearrange.triu
+    tril_, triu_ = in_place(rearrange.tril), in_place(rearrange.triu)
+    diag, diag_embed, diagflat = rearrange.diag, rearrange.diag_embed, rearrange.diagflat
 
     # --- indexing -----------------------------------------------------------------------------------------------------
 
     __getitem__ = index.getitem
     __setitem__ = index.setitem
+    index_put = index.index_put
+    index_put_ = in_place(index.index_put)
+    gather, take, take_along_dim = gathering.gather, gathering.take, gathering.take_along_dim
+    nonzero, argwhere = gathering.nonzero, gathering.argwhere
+    scatter, scatter_add, scatter_reduce = gathering.scatter, gathering.scatter_add, gathering.scatter_reduce
+    scatter_, scatter_add_ = in_place(gathering.scatter), in_place(gathering.scatter_add)
+    scatter_reduce_ = in_place(gathering.scatter_reduce)
+    index_select, index_add, index_add_ = gathering.index_select, gathering.index_add, in_place(gathering.index_add)
+    index_copy, index_copy_ = gathering.index_copy, in_place(gathering.index_copy)
+    index_fill, index_fill_ = gathering.index_fill, in_place(gathering.index_fill)
+    masked_fill, masked_fill_ = gathering.masked_fill, in_place(gathering.masked_fill)
+    masked_scatter, masked_scatter_ = gathering.masked_scatter, in_place(gathering.masked_scatter)
+    masked_select = gathering.masked_select
+    put, put_ = gathering.put, in_place(gathering.put)
 
     # --- matrix products ----------------------------------------------------------------------------------------------
 

@@ -243,8 +243,10 @@ def is_number(value: object) -> bool:
     return isinstance(value, (float, int))
 
 
-def where(condition: Any, input: Any, other: Any) -> Any:
-    """input where condition holds, else other, elementwise with broadcasting."""
+def where(condition: Any, input: Any = None, other: Any = None) -> Any:
+    """input where condition holds, else other, elementwise with broadcasting; of condition alone where it holds."""
+    if input is None:
+        return condition.nonzero(as_tuple=True)
     if not any(isinstance(v, Variable) for v in (condition, input, other)):
         return np.where(condition, input, other)
     a, b = promoted(input, other) if isinstance(input, Variable) or isinstance(other, Variable) else (input, other)

@@ -43,6 +43,7 @@ from .core.ops.distance import cosine_similarity as cosine_similarity
 from .core.ops.distance import pairwise_distance as pairwise_distance
 from .core.ops.elementwise import *
 from .core.ops.extremes import *
+from .core.ops.gather import *
 from .core.ops.index import *
 from .core.ops.join import *
 from .core.ops.linalg import *
@@ -52,6 +53,7 @@ from .core.ops.pool import avg_pool1d as avg_pool1d
 from .core.ops.pool import max_pool1d as max_pool1d
 from .core.ops.pool import max_pool2d as max_pool2d
 from .core.ops.pool import max_pool3d as max_pool3d
+from .core.ops.rearrange import *
 from .core.ops.reduce import *
 from .core.ops.resample import channel_shuffle as channel_shuffle
 from .core.ops.resample import pixel_shuffle as pixel_shuffle

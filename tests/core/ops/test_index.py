@@ -73,4 +73,7 @@ ROWS: list[tuple[Any, ...]] = [
     ("setitem", written(MASK), (A, 1.5), "name"),
     ("setitem", written((slice(None), 1)), (A, 2), "name"),
     ("setitem", written(slice(0, 2)), (A, np.float32([1, 2])), "name"),
+    ("index_put", lambda m, a, i, v: m.index_put(a, (i,), v), (A, np.array([1, 3]), normal((2, 3, 2)))),
+    ("index_put", lambda m, a, i, v: a.index_put((i, i), v, accumulate=True), (A, np.array([1, 1]), normal(2))),
+    ("index_put", lambda m, a, i, v: a.index_put([i], v), (A, MASK, normal((1, 1)))),
 ]  # fmt: skip

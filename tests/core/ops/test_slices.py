@@ -24,6 +24,12 @@ ROWS: list[tuple[Any, ...]] = [
     ("diagonal", lambda m, a: m.diagonal(a, offset=-1, dim1=0, dim2=1), (normal((3, 3)),)),
     *[("unfold", method("unfold", *s), (A,)) for s in ((0, 2, 1), (-1, 3, 2), (1, 3, 5), (2, 2, 3), (0, 0, 1))],
     ("unfold", method("unfold", 0, 3, 1), (normal(7),)),
+    *[
+        ("as_strided", method("as_strided", *s), (normal((4, 3)),), "contiguous")
+        for s in (((2, 2), (1, 2)), ((5, 3), (1, 1), 2), ((), (), 3), ((0, 2), (1, 1)))
+    ],
+    ("as_strided", lambda m, a: m.as_strided((a * 2).t(), (2, 2), (4, 1)), (normal((4, 3)),), "contiguous"),
+    ("fill_diagonal_", lambda m, a: (a * 1).fill_diagonal_(2.5), (normal((4, 3)),), "name", "contiguous"),
 ]  # fmt: skip
 
 
@@ -42,6 +48,10 @@ SAME: list[Any] = [
     lambda m: grid(m).unfold(0, 2, 0),
     lambda m: grid(m).unfold(0, -1, 1),
     lambda m: [m.tensor(1.0).unfold(0, 1, 1), m.tensor(1.0).unfold(0, 0, 1)],
+    lambda m: grid(m).as_strided((20, 2), (1, 20)),
+    lambda m: grid(m).as_strided((2,), (1, 2)),
+    lambda m: grid(m).as_strided((2,), (-1,)),
+    lambda m: [(a := grid(m))[1:].as_strided((2, 2), (3, 1)).fill_(9.0), a, a.t().as_strided((2,), (4,), 1)],
     lambda m: [(d := (a := grid(m)).diagonal()).fill_(9.0), a, d.stride()],
     lambda m: [(a := grid(m)).narrow(1, 1, 2).select(0, -1).mul_(2.0), a],
     lambda m: [(d := (a := grid(m)).unfold(0, 2, 2)).add_(1.0), a, d.stride()],

@@ -13,9 +13,11 @@ import numpy as np
 from ..autograd import RESULT, Variable, record, wrap
 from ..backend import Array, array_module, to_host
 from ..dtypes import FLOATING, of
+from .along import grid
+from .elementwise import div, floor_divide
 from .index import FULL, Key, picked, replaced
 from .index import put as placed
-from .pointwise import cannot_broadcast, cast, div, floor_divide, sum_to, where
+from .pointwise import cannot_broadcast, cast, sum_to, where
 from .shape import expand, normalize_dim, reshape
 
 # fmt: off
@@ -65,9 +67,7 @@ def _grid(name: str, input: Any, dim: int, index: Any, src: Any = None) -> Key:
     wrong = at[(at < 0) | (at >= shape[axis])]
     if wrong.size:
         raise RuntimeError(f"index {wrong[0]} is out of bounds for dimension {axis} with size {shape[axis]}")
-    grid = [xp.arange(n).reshape([-1 if i == k else 1 for i in range(len(wanted))]) for k, n in enumerate(wanted)]
-    grid[axis] = at.reshape(wanted)
-    return tuple(grid)
+    return grid(at.reshape(wanted), axis)
 
 
 def scatter(input: Any, dim: int, index: Any, src: Any = None, *, value: Any = None, reduce: str | None = None) -> Any:

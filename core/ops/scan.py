@@ -16,6 +16,7 @@ from .compare import bitwise_xor
 from .elementwise import cast, exp, log, where
 from .index import getitem
 from .join import cat
+from .rearrange import flip
 from .reduce import FLOAT32, INT64
 from .shape import normalize_dim
 
@@ -139,9 +140,8 @@ def _log_sum_from(x: Any, axis: int) -> Any:
     """logcumsumexp from the end, for arrays and Tensors."""
     if not len(x.shape):
         return x
-    back = (*(slice(None),) * axis, slice(None, None, -1))
-    turned = x[back]
-    return (logcumsumexp(turned, axis) if isinstance(x, Variable) else _log_sum_to(turned, axis))[back]
+    turned = flip(x, axis)
+    return flip(logcumsumexp(turned, axis) if isinstance(x, Variable) else _log_sum_to(turned, axis), axis)
 
 
 def diff(input: Any, n: int = 1, dim: int = -1, prepend: Any = None, append: Any = None) -> Any:

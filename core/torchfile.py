@@ -315,7 +315,7 @@ CONSTANTS: dict[str, Callable[[], Any]] = {
 }
 # what a damaged file may lead Python's readers and NumPy to
 BROKEN: tuple[type[Exception], ...] = (zipfile.BadZipFile, struct.error, EOFError, OSError, ValueError, TypeError)
-BROKEN += (LookupError, ArithmeticError, AttributeError, RuntimeError, AssertionError)
+BROKEN += (LookupError, ArithmeticError, AttributeError, RuntimeError, AssertionError, Warning)
 
 
 def _refuse(what: str) -> NoReturn:

@@ -15,6 +15,7 @@ from .ops import (
     activation,
     compare,
     contraction,
+    decomposition,
     elementwise,
     extremes,
     index,
@@ -25,6 +26,8 @@ from .ops import (
     scan,
     slices,
     special,
+    statistics,
+    vectornorm,
 )
 from .ops import gather as gathering
 from .ops import shape as shapes
@@ -200,6 +203,9 @@ class Methods(Variable):
     cumsum, cumprod, cummax, cummin = scan.cumsum, scan.cumprod, scan.cummax, scan.cummin
     logcumsumexp, diff = scan.logcumsumexp, scan.diff
     cumsum_, cumprod_ = in_place(scan.cumsum), in_place(scan.cumprod)
+    norm, dist, renorm = vectornorm.norm, vectornorm.dist, vectornorm.renorm
+    unique, unique_consecutive = statistics.unique, statistics.unique_consecutive
+    bincount, histc, cov, corrcoef = statistics.bincount, statistics.histc, statistics.cov, statistics.corrcoef
     softmax, log_softmax, logsumexp = reduce.softmax, reduce.log_softmax, reduce.logsumexp
 
     # --- shape --------------------------------------------------------------------------------------------------------
@@ -276,6 +282,8 @@ class Methods(Variable):
     mm, bmm, mv, dot, vdot = linalg.mm, linalg.bmm, linalg.mv, linalg.dot, linalg.vdot
     outer, ger, inner, kron, cross = linalg.outer, linalg.ger, contraction.inner, contraction.kron, contraction.cross
     addmm, addmv, addr, addbmm = linalg.addmm, linalg.addmv, linalg.addr, linalg.addbmm
+    det, slogdet, logdet = decomposition.det, decomposition.slogdet, decomposition.logdet
+    inverse, pinverse = decomposition.inverse, decomposition.pinverse
     baddbmm, trace, matrix_power = linalg.baddbmm, linalg.trace, linalg.matrix_power
     addmm_, addmv_, addr_ = in_place(linalg.addmm), in_place(linalg.addmv), in_place(linalg.addr)
     addbmm_, baddbmm_ = in_place(linalg.addbmm), in_place(linalg.baddbmm)

@@ -23,3 +23,7 @@ median, nanmedian = _named("median", *_VALUES_INDICES), _named("nanmedian", *_VA
 sort, topk = _named("sort", *_VALUES_INDICES), _named("topk", *_VALUES_INDICES)
 kthvalue, mode = _named("kthvalue", *_VALUES_INDICES), _named("mode", *_VALUES_INDICES)
 aminmax = _named("aminmax", "min", "max")
+linalg_eigh = _named("linalg_eigh", "eigenvalues", "eigenvectors")
+linalg_svd, linalg_qr = _named("linalg_svd", "U", "S", "Vh"), _named("linalg_qr", "Q", "R")
+linalg_slogdet = _named("linalg_slogdet", "sign", "logabsdet")
+linalg_lstsq = _named("linalg_lstsq", "solution", "residuals", "rank", "singular_values")

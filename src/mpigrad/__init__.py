@@ -8,6 +8,7 @@ from .core import amp as amp
 from .core import autograd as autograd
 from .core import cuda as cuda
 from .core import data as data
+from .core import linalg as linalg
 from .core import nn as nn
 from .core import optim as optim
 from .core import return_types as return_types
@@ -38,6 +39,7 @@ from .core.ops.activation import threshold_ as threshold_
 from .core.ops.compare import *
 from .core.ops.contraction import *
 from .core.ops.conv import *
+from .core.ops.decomposition import *
 from .core.ops.distance import cdist as cdist
 from .core.ops.distance import cosine_similarity as cosine_similarity
 from .core.ops.distance import pairwise_distance as pairwise_distance
@@ -63,6 +65,8 @@ from .core.ops.shape import *
 from .core.ops.slices import *
 from .core.ops.sort import *
 from .core.ops.special import *
+from .core.ops.statistics import *
+from .core.ops.vectornorm import *
 from .core.printing import set_printoptions as set_printoptions
 from .core.serialization import *
 from .core.tensor import Parameter as Parameter
@@ -78,7 +82,8 @@ bool = bool_
 # also of every module below them, or Python would load it a second time under that name
 distributed = ddp
 sys.modules[f"{__name__}.distributed"] = ddp
-_NAMES = [(f"core.{name}", name) for name in ("amp", "autograd", "cuda", "data", "nn", "optim", "utils")]
+_MODULES = ("amp", "autograd", "cuda", "data", "linalg", "nn", "optim", "return_types", "utils")
+_NAMES = [(f"core.{name}", name) for name in _MODULES]
 _NAMES += [
     ("core.ops.special", "special"),
     ("core.data", "utils.data"),

@@ -1,5 +1,6 @@
 """Matrix products: the op table, half precision, speed and errors."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -42,10 +43,29 @@ def called(op: str, **options: Any) -> Any:
     return lambda m, *inputs: getattr(m, op)(*inputs, **options)
 
 
+def linalg(op: str, *args: Any, **options: Any) -> Any:
+    return lambda m, *inputs: getattr(m.linalg, op)(*inputs, *args, **options)
+
+
+MATRIX_NORMS: list[Any] = [
+    (p, d, k)
+    for p in ("fro", "nuc", 2, -2, 1, -1, math.inf, -math.inf)
+    for d, k in (((-2, -1), False), ((2, 0), True), ((1, 0), False))
+]
 ROWS: list[tuple[Any, ...]] = [
     *[(op, called(op), tuple(map(normal, shapes))) for op, shapes in PRODUCTS.items()],
     *[(op, called(op, **o), tuple(map(normal, s))) for op, shapes in ADDED.items() for s in shapes for o in SCALES],
     ("addmm", called("addmm", alpha=2), (np.arange(4), np.arange(6).reshape(2, 3), np.arange(12).reshape(3, 4))),
+    *[("linalg.norm", linalg("norm", *o), (normal((3, 4)),), "name") for o in ((), (2,), (1, 0), ("fro",))],
+    *[("linalg.norm", linalg("norm", *o), (normal((2, 3, 4)),), "name") for o in ((), (1, (0, 2)), (None, 1, True))],
+    *[("linalg.matrix_norm", linalg("matrix_norm", *o), (normal((2, 3, 4)),), "name") for o in MATRIX_NORMS],
+    ("linalg.vecdot", linalg("vecdot"), (normal((2, 3)), normal(3))),
+    ("linalg.vecdot", linalg("vecdot", dim=0), (normal((2, 3)), normal((2, 3)))),
+    ("linalg.cross", linalg("cross"), (normal((2, 3)), normal((1, 3)))),
+    ("linalg.diagonal", linalg("diagonal", offset=1), (normal((2, 3, 4)),)),
+    ("linalg.matrix_power", linalg("matrix_power", 3), (SQUARE,), "name"),
+    *[("linalg.multi_dot", lambda m, *a: m.linalg.multi_dot(a), tuple(map(normal, shapes)), "name")
+      for shapes in (((2, 3), (3, 4)), ((3,), (3, 4), (4, 2)), ((3,), (3, 4), (4,)), ((2, 3), (3, 4), (4,)))],
     ("trace", called("trace"), (normal((2, 3)),)),
     ("trace", called("trace"), (np.arange(6, dtype=np.int32).reshape(2, 3),)),
     *[("matrix_power", lambda m, a, n=n: m.matrix_power(a, n), (SQUARE,), "name") for n in (2, 3, 6)],
@@ -84,6 +104,11 @@ ROWS: list[tuple[Any, ...]] = [
         lambda m: m.addbmm(m.ones(2), m.ones(3, 2, 3), m.ones(2, 3, 2)),
         lambda m: m.matrix_power(m.ones(2, 3), 2),
         lambda m: m.trace(m.ones(3)),
+        lambda m: m.linalg.norm(m.ones(2, 2, 2), 1),
+        lambda m: m.linalg.norm(m.ones(2, 2, 2), 1, (0, 1, 2)),
+        lambda m: m.linalg.matrix_norm(m.ones(2)),
+        lambda m: m.linalg.matrix_norm(m.ones(2, 2), 3),
+        lambda m: m.linalg.matrix_norm(m.ones(2, 2), 1, (0, 0)),
     ],
 )
 def test_errors(call: Any, same_class: Callable[[Any], None]) -> None:

@@ -294,6 +294,7 @@ class Methods(Variable):
     # --- casts --------------------------------------------------------------------------------------------------------
 
     float, double, half = _cast_to(dtypes.float32), _cast_to(dtypes.float64), _cast_to(dtypes.float16)
+    bfloat16 = _cast_to(dtypes.bfloat16)
     int, long, short, bool = (
         _cast_to(dtypes.int32),
         _cast_to(dtypes.int64),

@@ -57,6 +57,8 @@ class GradScaler:
             return outputs
         if isinstance(outputs, Tensor):
             self._used = True
+            if outputs.ndim == 0 and outputs.element_size() == 2:  # a single half does not stay one beside a scale
+                outputs = outputs.float()
             return outputs * self._scale
         if isinstance(outputs, Iterable):
             scaled = map(self.scale, outputs)

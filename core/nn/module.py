@@ -569,6 +569,10 @@ class Module:
         """Floating-point values in float16."""
         return self.to(dtypes.float16)
 
+    def bfloat16(self) -> Self:
+        """Floating-point values in bfloat16."""
+        return self.to(dtypes.bfloat16)
+
     # --- printing -----------------------------------------------------------------------------------------------------
 
     def _get_name(self) -> str:

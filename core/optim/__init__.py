@@ -1,6 +1,7 @@
 """Optimizers, with PyTorch's names, over flat memory."""
 
 from . import lr_scheduler as lr_scheduler
+from . import swa_utils as swa_utils
 from .adam import *
 from .adaptive import *
 from .lbfgs import *

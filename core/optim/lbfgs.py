@@ -109,7 +109,7 @@ class LBFGS(Optimizer):
                     result, gradient = evaluate()
                     for parameter, values in zip(parameters, kept, strict=True):
                         parameter.array[...] = values
-                    return _Point(length, float(result), gradient, np.float64(gradient.dot(direction)))
+                    return _Point(length, float(result), gradient, np.float64(float(gradient.dot(direction))))
 
                 found, made = _strong_wolfe(
                     at, _Point(0.0, loss, gradient, np.float64(slope)), rate, float(abs(direction).max()),

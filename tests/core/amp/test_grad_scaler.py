@@ -66,6 +66,9 @@ def test_scale_of_several_outputs(same: Callable[..., None]) -> None:
     same(lambda m: scaler(m).scale([m.ones(2), (m.ones(1), m.zeros(3))]))
     same(lambda m: list(scaler(m).scale(iter([m.ones(2)]))))
     same(lambda m: scaler(m).scale(3))
+    for dtype in ("float16", "bfloat16", "float64"):
+        same(lambda m: scaler(m, init_scale=2.0**17).scale(m.tensor(3.0, dtype=getattr(m, dtype))))  # noqa: B023
+        same(lambda m: m.nn.Linear(2, 1).bfloat16().weight.dtype)
 
 
 def ready(m: Any, **options: Any) -> tuple[Any, Any]:

@@ -50,7 +50,7 @@ def _blocks(images: Array, channels: int, grid: Grid, groups: int) -> Iterator[t
     else:
         pitch = [math.prod(grid.outs[i + 1 :]) for i in range(n)]
         run = math.prod(grid.outs)
-    rows = images.shape[1] * math.prod(grid.kernel)
+    rows = images.shape[1] * math.prod(grid.kernel) + channels
     budget = CACHE if isinstance(images, np.ndarray) else GPU_SCRATCH
     size = max(1, budget // (rows * run), -(-MIN_COLUMNS // run))
     made = 0
@@ -75,7 +75,8 @@ def _wide(dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 def _matrix(w: Array, groups: int) -> Array:
     """Weights (O, C/groups, *kernel) as matrices (groups, O/groups, C/groups * kernel elements)."""
-    return w.astype(_wide(w.dtype), copy=False).reshape(groups, w.shape[0] // groups, -1)
+    w = array_module(w).ascontiguousarray(w, _wide(w.dtype))
+    return w.reshape(groups, w.shape[0] // groups, -1)
 
 
 def _convolve(x: Any, w: Any, grid: Grid, groups: int, bias: Any = None) -> Any:

@@ -248,6 +248,10 @@ def where(condition: Any, input: Any = None, other: Any = None) -> Any:
     if input is None:
         return condition.nonzero(as_tuple=True)
     if not any(isinstance(v, Variable) for v in (condition, input, other)):
+        if is_number(other) and other == 0:
+            return only(input, condition)
+        if is_number(input) and input == 0:
+            return only(other, ~condition)
         return np.where(condition, input, other)
     a, b = promoted(input, other) if isinstance(input, Variable) or isinstance(other, Variable) else (input, other)
     chosen, x, y = (v.array if isinstance(v, Variable) else v for v in (condition, a, b))
@@ -260,6 +264,25 @@ def where(condition: Any, input: Any = None, other: Any = None) -> Any:
     if is_number(x) and is_number(y):
         value = value.astype(common(x, y))
     return record("WhereBackward0", value, *_branch(a, chosen), *_branch(b, ~chosen))
+
+
+def only(x: Array, kept: Array, out: Array | None = None) -> Array:
+    """The array x where `kept` holds, 0 elsewhere, whatever it is there.
+
+    np.where takes up to eight times as long where `kept` changes often, as the processor guesses its branches wrong.
+    Bits times 0 or 1 have no branches, and what is not kept is 0 even if it was NaN.
+    """
+    plain = is_array(x) and x.dtype.kind == "f" and kept.dtype.kind == "b" and x.ndim and x.shape == kept.shape
+    if not plain:
+        value = np.where(kept, x, 0)
+    else:
+        bits = np.dtype(f"i{x.itemsize}")
+        value = np.multiply(x.view(bits), kept, out=None if out is None else out.view(bits)).view(x.dtype)
+    if out is None:
+        return value
+    if not plain:
+        out[...] = value
+    return out
 
 
 def _branch(source: Any, kept: Array) -> list[tuple[Any, ...]]:

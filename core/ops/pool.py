@@ -13,6 +13,7 @@ from ..backend import Array, array_module
 from ..dtypes import of
 from .along import picked, placed
 from .elementwise import abs, relu, sign
+from .pointwise import only
 from .reduce import mean
 from .resample import Lines, read_lines
 from .windows import Grid, Ints, inner, offsets, padded, per_dim, windows
@@ -124,11 +125,11 @@ def _spread(g: Any, place: Array, grid: Grid) -> Any:
     images = xp.zeros((*g.shape[: -len(grid.size)], *grid.padded_size), g.dtype)
     view = windows(images, grid)
     for i, at in enumerate(offsets(grid.kernel)):
-        here, value = _at(view, at, grid), xp.where(place == i, g, g.dtype.type(0))
+        here = _at(view, at, grid)
         if apart:
-            here[...] = value
+            only(g, place == i, here)
         else:
-            here += value
+            here += only(g, place == i)
     return inner(images, grid.padding)
 
 
@@ -140,7 +141,7 @@ def _collected(h: Any, place: Array, grid: Grid) -> Any:
     view = windows(padded(h, grid.padding), grid)
     result = array_module(h).zeros(place.shape, h.dtype)
     for i, at in enumerate(offsets(grid.kernel)):
-        result += array_module(h).where(place == i, _at(view, at, grid), h.dtype.type(0))
+        result += only(_at(view, at, grid), place == i)
     return result
 
 

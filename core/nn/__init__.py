@@ -20,3 +20,4 @@ from .normalization import *
 from .pad import *
 from .pool import *
 from .transformer import *
+from .upsample import *

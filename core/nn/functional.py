@@ -11,6 +11,7 @@ from ..ops.dropout import *
 from ..ops.elementwise import sigmoid as sigmoid
 from ..ops.elementwise import tanh as tanh
 from ..ops.embedding import *
+from ..ops.interpolate import *
 from ..ops.linalg import linear as linear
 from ..ops.loss import *
 from ..ops.multihead import *

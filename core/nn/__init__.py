@@ -2,6 +2,7 @@
 
 from . import functional as functional
 from . import init as init
+from . import utils as utils
 from .activation import *
 from .attention import *
 from .batchnorm import *
@@ -19,5 +20,6 @@ from .module import *
 from .normalization import *
 from .pad import *
 from .pool import *
+from .rnn import *
 from .transformer import *
 from .upsample import *

@@ -1,0 +1,3 @@
+"""Functions around modules."""
+
+from . import rnn as rnn

@@ -298,7 +298,12 @@ def matrix_power(input: Any, n: int) -> Any:
 
 def _product_into(a: Any, b: Any, out: Array | None) -> Any:
     """a @ b, written to `out` where it is given (arrays only)."""
-    return a @ b if out is None else array_module(out).matmul(a, b, out=out)
+    if out is None:
+        return a @ b
+    if out.size == 1:  # BLAS adds up in another order than PyTorch, which goes from the first to the last
+        out[...] = np.add.accumulate(a[0] * b[:, 0])[-1:]
+        return out
+    return array_module(out).matmul(a, b, out=out)
 
 
 def _rows_sum_into(g: Any, out: Array | None) -> Any:

@@ -17,6 +17,8 @@ from ..tensor import Tensor, zero_gradients
 
 __all__ = ["Optimizer"]
 
+FEW = 1024  # elements, see add_scaled
+
 # Bytes that a rule works on at a time: on a CPU few enough that they stay in the cache through the rule's passes, on a
 # GPU so many that starting the kernels costs nothing beside them. Both are many enough, and the scratch memory small.
 CPU_BLOCK, GPU_BLOCK = 1 << 18, 1 << 24
@@ -92,6 +94,18 @@ class Lane(Run):
             if weight_decay:
                 gradient = np.add(gradient, np.multiply(values, weight_decay, out=scratch), out=other)
             yield values, gradient, scratch, *rest
+
+
+def add_scaled(p: Array, x: Array, factor: float, scratch: Array) -> None:
+    """p += factor * x, in place.
+
+    PyTorch computes this fused, rounding once. So do we where there are few float32 elements; for many the last bit is
+    not worth the time that float64 takes.
+    """
+    if p.size <= FEW and p.dtype == np.float32:
+        p[...] = x * np.float64(np.float32(factor)) + p
+    else:
+        p += np.multiply(x, factor, out=scratch)
 
 
 def move_towards(average: Array, value: Array, weight: float, scratch: Array) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .optimizer import Lane, Optimizer, hyper_parameters, move_towards
+from .optimizer import Lane, Optimizer, add_scaled, hyper_parameters, move_towards
 
 __all__ = ["ASGD", "SGD"]
 
@@ -54,7 +54,7 @@ class SGD(Optimizer):
                 v += g if new == 1.0 else np.multiply(g, new, out=s)
                 if group["nesterov"]:
                     direction = np.add(g, np.multiply(v, momentum, out=s), out=s)
-            p -= np.multiply(direction, lr, out=s)
+            add_scaled(p, direction, -lr, s)
 
 
 class ASGD(Optimizer):

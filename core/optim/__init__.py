@@ -2,6 +2,7 @@
 
 from . import lr_scheduler as lr_scheduler
 from . import swa_utils as swa_utils
+from .adafactor import *
 from .adam import *
 from .adaptive import *
 from .lbfgs import *

@@ -242,12 +242,16 @@ class Optimizer:
             with enable_grad():
                 loss = closure()
         for number, group in enumerate(self.param_groups):
-            for lane in self._ready_lanes(number, group):
-                self._update(lane, group)
-                lane.fresh = False
-                for parameter in lane.tensors:
-                    parameter.version[0] += 1
+            self._update_group(number, group)
         return loss
+
+    def _update_group(self, number: int, group: dict[str, Any]) -> None:
+        """Update what has gradients in a group: lane by lane."""
+        for lane in self._ready_lanes(number, group):
+            self._update(lane, group)
+            lane.fresh = False
+            for parameter in lane.tensors:
+                parameter.version[0] += 1
 
     def _initial(self, group: dict[str, Any]) -> dict[str, float]:
         """The names of a parameter's state, in PyTorch's order, with the values that it begins with."""

@@ -40,6 +40,8 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("RMSprop", {"momentum": 0.9, "eps": 0.1}),
     ("Rprop", {}),
     ("Rprop", {"etas": (0.3, 2.0), "step_sizes": (1e-3, 0.1), "maximize": True}),
+    ("Adafactor", {"lr": 0.1}),
+    ("Adafactor", {"beta2_decay": -0.5, "eps": (1e-3, 0.5), "d": 2.0, "weight_decay": 0.1, "maximize": True}),
     ("ASGD", {}),
     ("ASGD", {"lambd": 0.1, "alpha": 0.5, "t0": 10, "weight_decay": 0.1, "maximize": True}),
 ]
@@ -50,12 +52,10 @@ GROUPS: dict[str, Callable[[list[Any]], list[Any]]] = {
 }
 
 
-def parameters(m: Any, dtype: str = "float64") -> list[Any]:
+def parameters(m: Any, name: str, dtype: str = "float64") -> list[Any]:
     rng = np.random.default_rng(4)
-    return [
-        m.nn.Parameter(m.from_numpy(np.asarray(rng.standard_normal(s), dtype)))
-        for s in ((2, 3), (3,), (), (4, 1), (0,))
-    ]
+    shapes = [(2, 3), (3,), (), (4, 1), (0,)][: 4 if name == "Adafactor" else 5]  # torch's divides by the size
+    return [m.nn.Parameter(m.from_numpy(np.asarray(rng.standard_normal(s), dtype))) for s in shapes]
 
 
 def give_gradients(m: Any, owners: list[Any], step: int) -> None:
@@ -70,7 +70,7 @@ def give_gradients(m: Any, owners: list[Any], step: int) -> None:
 
 
 def trajectory(m: Any, name: str, groups: str, options: dict[str, Any], dtype: str, steps: int = 50) -> Any:
-    owners = parameters(m, dtype)
+    owners = parameters(m, name, dtype)
     optimizer = getattr(m.optim, name)(GROUPS[groups](owners), **options)
     seen = []
     for step in range(steps):
@@ -133,7 +133,7 @@ def test_state_moves_to_torch_and_back(name: str, options: dict[str, Any], torch
     states = {m: trajectory(m, name, "two groups", options, "float64", 20) for m in (mpigrad, torch)}
     for here, there in ((mpigrad, torch), (torch, mpigrad)):
         start, seen = states[there]
-        owners[here] = parameters(here)
+        owners[here] = parameters(here, name)
         filled = np.split(seen[-1], np.cumsum([p.numel() for p in owners[here]])[:-1])
         for parameter, values in zip(owners[here], filled, strict=True):
             parameter.data.copy_(here.from_numpy(values.reshape(tuple(parameter.shape))))
@@ -185,6 +185,12 @@ ERRORS: list[Callable[[Any], Any]] = [
     lambda m: m.optim.Adadelta(one(m), rho=2),
     lambda m: m.optim.RMSprop(one(m), alpha=-1),
     lambda m: m.optim.Rprop(one(m), etas=(1.5, 1.2)),
+    lambda m: m.optim.Adafactor(one(m), lr=-1),
+    lambda m: m.optim.Adafactor(one(m), beta2_decay=1),
+    lambda m: m.optim.Adafactor(one(m), eps=(-1, 1)),
+    lambda m: m.optim.Adafactor(one(m), eps=(None, -1)),
+    lambda m: m.optim.Adafactor(one(m), d=0.5),
+    lambda m: m.optim.Adafactor(one(m), weight_decay=-1),
 ]
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from . import dtypes
-from .autograd import wrap
-from .backend import Array, device, is_array, module_of, to_device, to_host
+from .autograd import no_grad, wrap
+from .backend import Array, array_module, device, is_array, module_of, to_device, to_host
 from .dtypes import dtype as Dtype
 from .generator import Generator, default_generator
 from .ops.shape import sizes
@@ -19,8 +19,10 @@ from .tensor import Tensor
 
 # fmt: off
 __all__ = [
-    "arange", "as_tensor", "empty", "empty_like", "eye", "from_numpy", "full", "full_like", "linspace", "ones",
-    "ones_like", "rand", "rand_like", "randint", "randn", "randn_like", "randperm", "tensor", "zeros", "zeros_like",
+    "arange", "as_tensor", "asarray", "bernoulli", "empty", "empty_like", "eye", "from_numpy", "full", "full_like",
+    "is_complex", "is_floating_point", "is_tensor", "linspace", "logspace", "multinomial", "normal", "numel", "ones",
+    "ones_like", "rand", "rand_like", "randint", "randint_like", "randn", "randn_like", "randperm", "scalar_tensor",
+    "tensor", "tril_indices", "triu_indices", "zeros", "zeros_like",
 ]
 # fmt: on
 
@@ -49,6 +51,44 @@ def as_tensor(data: Any, dtype: Dtype | None = None, device: Where = None) -> Te
     if isinstance(data, Tensor):
         return data.to(dtype=dtype, device=device)
     return _finish(_array(data, dtype, copy=False), device, False)
+
+
+def asarray(
+    obj: Any,
+    *,
+    dtype: Dtype | None = None,
+    device: Where = None,
+    copy: bool | None = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """As `as_tensor`; copy: always (True), or ValueError where it cannot be avoided (False)."""
+    made = as_tensor(obj, dtype, device)
+    source = obj.array if isinstance(obj, Tensor) else obj
+    shared = is_array(source) and bool(array_module(made.array).shares_memory(made.array, source))
+    if copy is False and not shared:
+        raise ValueError("can't alias the object: it has another dtype or device, or is no array")
+    made = made.detach().clone() if copy and shared else made.detach() if made is obj else made
+    return made.requires_grad_() if requires_grad else made
+
+
+def is_tensor(obj: Any) -> bool:
+    """Whether obj is a Tensor."""
+    return isinstance(obj, Tensor)
+
+
+def is_floating_point(input: Tensor) -> bool:
+    """Whether the elements are floating-point numbers."""
+    return input.is_floating_point()
+
+
+def is_complex(input: Tensor) -> bool:
+    """Never: there are no complex dtypes."""
+    return input.is_complex()
+
+
+def numel(input: Tensor) -> int:
+    """The number of elements."""
+    return input.numel()
 
 
 def from_numpy(array: np.ndarray) -> Tensor:
@@ -199,6 +239,40 @@ def linspace(
     return _finish(values, device, requires_grad)
 
 
+def logspace(
+    start: float,
+    end: float,
+    steps: int,
+    base: float = 10.0,
+    *,
+    dtype: Dtype | None = None,
+    device: Where = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """base to the power of `steps` evenly spaced values from start to end, both included."""
+    if steps < 0:
+        raise RuntimeError("number of steps must be non-negative")
+    values = np.power(float(base), np.linspace(start, end, steps))
+    return _finish(values.astype((dtype or dtypes.get_default_dtype()).numpy), device, requires_grad)
+
+
+def scalar_tensor(
+    s: complex, *, dtype: Dtype | None = None, device: Where = None, requires_grad: bool = False
+) -> Tensor:
+    """The number as a tensor without dimensions, of the default dtype."""
+    return full((), s, dtype=dtype or dtypes.get_default_dtype(), device=device, requires_grad=requires_grad)
+
+
+def tril_indices(row: int, col: int, offset: int = 0, *, dtype: Dtype | None = None, device: Where = None) -> Tensor:
+    """The row and column numbers of a matrix on and below a diagonal, (2, n)."""
+    return _finish(np.stack(np.tril_indices(row, offset, col)).astype((dtype or dtypes.int64).numpy), device, False)
+
+
+def triu_indices(row: int, col: int, offset: int = 0, *, dtype: Dtype | None = None, device: Where = None) -> Tensor:
+    """The row and column numbers of a matrix on and above a diagonal, (2, n)."""
+    return _finish(np.stack(np.triu_indices(row, offset, col)).astype((dtype or dtypes.int64).numpy), device, False)
+
+
 def eye(
     n: int, m: int | None = None, *, dtype: Dtype | None = None, device: Where = None, requires_grad: bool = False
 ) -> Tensor:
@@ -258,11 +332,75 @@ def randperm(n: int, *, generator: Generator | None = None, dtype: Dtype | None 
     return _finish(values.astype((dtype or dtypes.int64).numpy, copy=False), device, False)
 
 
-def rand_like(input: Tensor, *, dtype: Dtype | None = None) -> Tensor:
+def rand_like(
+    input: Tensor,
+    *,
+    generator: Generator | None = None,
+    dtype: Dtype | None = None,
+    device: Where = None,
+    requires_grad: bool = False,
+) -> Tensor:
     """Draws from U[0, 1) in input's shape, dtype and device."""
-    return rand(input.shape, dtype=dtype or input.dtype, device=input.device)
+    kind, where = dtype or input.dtype, device or input.device
+    return rand(input.shape, generator=generator, dtype=kind, device=where, requires_grad=requires_grad)
 
 
-def randn_like(input: Tensor, *, dtype: Dtype | None = None) -> Tensor:
+def randn_like(
+    input: Tensor,
+    *,
+    generator: Generator | None = None,
+    dtype: Dtype | None = None,
+    device: Where = None,
+    requires_grad: bool = False,
+) -> Tensor:
     """Draws from N(0, 1) in input's shape, dtype and device."""
-    return randn(input.shape, dtype=dtype or input.dtype, device=input.device)
+    kind, where = dtype or input.dtype, device or input.device
+    return randn(input.shape, generator=generator, dtype=kind, device=where, requires_grad=requires_grad)
+
+
+def randint_like(
+    input: Tensor,
+    low: int,
+    high: int | None = None,
+    *,
+    generator: Generator | None = None,
+    dtype: Dtype | None = None,
+    device: Where = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """Integers from low (0 if left out: `randint_like(input, high)`) to high - 1 in input's shape, dtype and device."""
+    first, last = (0, low) if high is None else (low, high)
+    kind, where = dtype or input.dtype, device or input.device
+    shape = input.shape
+    return randint(first, last, shape, generator=generator, dtype=kind, device=where, requires_grad=requires_grad)
+
+
+def normal(mean: Any, std: Any = 1.0, size: Any = None, *, generator: Generator | None = None, **options: Any) -> Any:
+    """Independent draws from N(mean, std**2): numbers with a size, or tensors that give the shape.
+
+    options: dtype, device and requires_grad beside a size.
+    """
+    if size is not None:
+        made = empty(size, dtype=options.get("dtype"), device=options.get("device"))
+        return made.normal_(mean, std, generator=generator).requires_grad_(options.get("requires_grad", False))
+    if isinstance(std, Tensor) and bool((std.array < 0).any()):
+        raise RuntimeError("normal expects all elements of std >= 0.0")
+    if not isinstance(mean, Tensor) and not isinstance(std, Tensor):
+        raise TypeError("normal(): expected a size beside two numbers")
+    like = mean if isinstance(mean, Tensor) else std
+    shape = np.broadcast_shapes(*(v.shape for v in (mean, std) if isinstance(v, Tensor)))
+    draws = randn(shape, generator=generator, dtype=like.dtype, device=like.device)
+    with no_grad():
+        return draws * std + mean
+
+
+def bernoulli(input: Tensor, p: float | None = None, *, generator: Generator | None = None) -> Any:
+    """1 with the probability that the element says (or p), else 0."""
+    return input.bernoulli(p, generator=generator)
+
+
+def multinomial(
+    input: Tensor, num_samples: int, replacement: bool = False, *, generator: Generator | None = None
+) -> Any:
+    """Indices drawn in proportion to the weights in a vector, or in each row of a matrix."""
+    return input.multinomial(num_samples, replacement, generator=generator)

@@ -204,4 +204,4 @@ class iinfo:
         self.bits, self.dtype, self.max, self.min = info.bits, type.name, int(info.max), int(info.min)
 
     def __repr__(self) -> str:
-        return f"iinfo(min={self.min}, max={self.max}, dtype={self.dtype})"
+        return f"iinfo(min={self.min:g}, max={self.max:g}, dtype={self.dtype})"

@@ -7,20 +7,21 @@ may differ by a few units in the last place, as the logarithms and cosines of tw
 
 from __future__ import annotations
 
+import contextlib
 import math
 import operator
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from .dtypes import FLOATING
+from .dtypes import FLOATING, HALVES, finfo, of
 
 # fmt: off
 __all__ = [
-    "Generator", "default_generator", "initial_seed", "manual_seed", "seed",
+    "Generator", "default_generator", "get_rng_state", "initial_seed", "manual_seed", "seed", "set_rng_state",
 ]
 # fmt: on
 
@@ -46,9 +47,14 @@ def _sizes(shape: Shape) -> tuple[int, ...]:
 def _floating(dtype: DTypeLike, caller: str) -> tuple[np.dtype[Any], np.dtype[Any]]:
     """The dtype asked for and the one to compute in."""
     d = np.dtype(dtype)
-    if d not in (np.float16, np.float32, np.float64):
-        raise NotImplementedError(f"{caller} gives float16, float32 or float64, but `dtype` is {d}")
+    if d.kind not in FLOATING:
+        raise NotImplementedError(f"{caller} gives a floating dtype, but `dtype` is {d}")
     return d, np.dtype(np.float64 if d == np.float64 else np.float32)
+
+
+def _whole(d: np.dtype[Any]) -> int:
+    """The number up to which a floating dtype has all integers."""
+    return round(2 / finfo(of(d)).eps)
 
 
 def _exact_sum(a: NDArray[np.float64], b: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -129,7 +135,13 @@ class Generator:
         """The seed this stream started from."""
         return self._seed
 
-    def get_state(self) -> NDArray[np.uint8]:
+    def get_state(self) -> Any:
+        """The exact position in the stream: a uint8 tensor of 5056 elements, see `state_bytes`."""
+        from .autograd import wrap  # the tape needs this module to replay random numbers
+
+        return wrap(self.state_bytes())
+
+    def state_bytes(self) -> NDArray[np.uint8]:
         """The exact position in the stream, as 5056 bytes in the layout of PyTorch's CPU generator.
 
         `torch.Generator.set_state` takes them too. Little endian: the seed as u64; as i32, i32 and u64 the draws left
@@ -145,7 +157,7 @@ class Generator:
             state["normal"], state["has_normal"] = self._spare_normal, 1
         return np.frombuffer(bytearray(state.tobytes()), np.uint8)
 
-    def set_state(self, state: NDArray[np.uint8]) -> Generator:
+    def set_state(self, state: Any) -> Generator:
         """Go to a position that `get_state`, ours or PyTorch's, gave; RuntimeError if the bytes cannot be one."""
         data = np.asarray(state)
         if data.dtype != np.uint8 or data.shape != (_STATE.itemsize,):
@@ -167,10 +179,10 @@ class Generator:
 
     def clone_state(self) -> Generator:
         """A new generator at the same position."""
-        return Generator().set_state(self.get_state())
+        return Generator().set_state(self.state_bytes())
 
     def __getstate__(self) -> NDArray[np.uint8]:
-        return self.get_state()
+        return self.state_bytes()
 
     def __setstate__(self, state: NDArray[np.uint8]) -> None:
         self.device, self._engine = "cpu", np.random.MT19937(0)
@@ -207,7 +219,7 @@ class Generator:
         RuntimeError if a bound, or high - low, is not finite in the dtype, or if low > high.
         """
         d, wide = _floating(dtype, "uniform")
-        limit = float(np.finfo(d).max)
+        limit = finfo(of(d)).max
         for name, bound in (("from", low), ("to", high)):
             if not abs(bound) <= limit:
                 raise RuntimeError(f"{name} is out of bounds for {d}")
@@ -242,10 +254,9 @@ class Generator:
         sizes = _sizes(shape)
         n = math.prod(sizes)
         if n < 16:
-            few = np.array([self._one_normal() for _ in range(n)], np.float64)
-            return (few * std + mean).astype(d).reshape(sizes)
+            return (self._normals_one_by_one(n) * std + mean).astype(d).reshape(sizes)
         whole = n // 16 * 16
-        spent = whole if d == np.float16 else n  # a tail that is redrawn has first cost its draws, but not in float16
+        spent = whole if d in HALVES else n  # a tail that is redrawn has first cost its draws, but not in a half
         u = self._unit(spent + (16 if n > whole else 0), wide)
         _box_muller(u[:whole])
         if n > whole:
@@ -255,6 +266,9 @@ class Generator:
         out *= std
         out += mean
         return out.astype(d, copy=False).reshape(sizes)
+
+    def _normals_one_by_one(self, n: int) -> NDArray[np.float64]:
+        return np.array([self._one_normal() for _ in range(n)], np.float64)
 
     def _one_normal(self) -> float:
         if self._spare_normal is not None:
@@ -275,7 +289,7 @@ class Generator:
         if low >= high:
             raise RuntimeError(f"random_ expects 'from' to be less than 'to', but got from={low} >= to={high}")
         if d.kind in FLOATING:
-            last = 2 ** (np.finfo(d).nmant + 1)
+            last = _whole(d)
             first = -last
         else:
             first, last = (0, 1) if d == np.bool_ else (int(np.iinfo(d).min), int(np.iinfo(d).max))
@@ -320,41 +334,104 @@ class Generator:
         target[order[1:][same]] = found[order[:-1][same]]
         return target
 
-    def bernoulli(self, shape: Shape, p: float, dtype: DTypeLike = np.float32) -> NDArray[Any]:
+    def random(self, shape: Shape, dtype: DTypeLike = np.int64) -> NDArray[Any]:
+        """Integers over all that the dtype holds from 0 on: floating dtypes up to where they skip integers."""
+        d = np.dtype(dtype)
+        last = _whole(d) if d.kind in FLOATING else 1 if d.kind == "b" else int(np.iinfo(d).max)
+        sizes = _sizes(shape)
+        n = math.prod(sizes)
+        wide = d.itemsize == 8
+        draws: NDArray[Any] = self._random_raw64(n) if wide else self.random_raw(n)
+        draws %= draws.dtype.type(last + 1)
+        return draws.astype(d).reshape(sizes)
+
+    def _doubles(self, shape: Shape) -> NDArray[np.float64]:
+        """Uniforms in [0, 1), whatever the dtype is that the caller makes of them."""
+        sizes = _sizes(shape)
+        return self._unit(math.prod(sizes), np.dtype(np.float64)).reshape(sizes)
+
+    def exponential(self, shape: Shape, lambd: float = 1.0, dtype: DTypeLike = np.float32) -> NDArray[Any]:
+        """Exponential with rate lambd: -log(1 - u) / lambd; RuntimeError unless lambd > 0."""
+        d, _ = _floating(dtype, "exponential")
+        if not lambd > 0:
+            raise RuntimeError(f"exponential_ expects lambda > 0.0, but found lambda={lambd:g}")
+        return (np.log1p(-self._doubles(shape)) * (-1 / lambd)).astype(d)
+
+    def geometric(self, shape: Shape, p: float, dtype: DTypeLike = np.float32) -> NDArray[Any]:
+        """The trials up to the first success: ceil(log(u) / log(1 - p)); RuntimeError unless 0 < p < 1."""
+        if not 0 < p < 1:
+            raise RuntimeError(f"geometric_ expects p to be in (0, 1), but got p={p:g}")
+        return np.ceil(np.log(self._doubles(shape)) / math.log1p(-p)).astype(dtype)
+
+    def cauchy(
+        self, shape: Shape, median: float = 0.0, sigma: float = 1.0, dtype: DTypeLike = np.float32
+    ) -> NDArray[Any]:
+        """Cauchy: median + sigma * tan(pi * (u - 1/2)); RuntimeError unless sigma > 0."""
+        if np.dtype(dtype).kind not in FLOATING:
+            raise RuntimeError("Cauchy distribution is a continuous probability distribution. dtype must be floating")
+        if not sigma > 0:
+            raise RuntimeError(f"cauchy_ expects sigma > 0.0, but found sigma={sigma:g}")
+        return (median + sigma * np.tan(math.pi * (self._doubles(shape) - 0.5))).astype(dtype)
+
+    def log_normal(
+        self, shape: Shape, mean: float = 1.0, std: float = 2.0, dtype: DTypeLike = np.float32
+    ) -> NDArray[Any]:
+        """exp of normals, which come one by one in float64; RuntimeError unless std > 0."""
+        d, _ = _floating(dtype, "log_normal")
+        if not std > 0:
+            raise RuntimeError(f"log_normal_ expects std > 0.0, but found std={std:g}")
+        return np.exp(self._normals_one_by_one(math.prod(_sizes(shape))) * std + mean).astype(d).reshape(_sizes(shape))
+
+    def bernoulli(self, shape: Shape, p: Any, dtype: DTypeLike = np.float32) -> NDArray[Any]:
         """1 with probability p, else 0: a float64 uniform < p, whatever the dtype. Dropout's mask is bernoulli(1 - p).
 
+        p: a number, or an array of probabilities, which unless they are float64 are compared to float32 uniforms.
         RuntimeError unless 0 <= p <= 1.
         """
+        if isinstance(p, np.ndarray):
+            if p.dtype.kind not in FLOATING or not ((p >= 0) & (p <= 1)).all():
+                raise RuntimeError("Expected p_in >= 0 && p_in <= 1 to be true, but got false.")
+            wide = np.dtype(np.float64 if p.dtype == np.float64 else np.float32)
+            hits: NDArray[Any] = self._unit(math.prod(_sizes(shape)), wide).reshape(_sizes(shape)) < p.astype(wide)
+            return hits.astype(np.dtype(dtype))
         if not 0 <= p <= 1:
             raise RuntimeError(f"bernoulli_ expects p to be in [0, 1], but got p={p:g}")
         sizes = _sizes(shape)
         bits = self._random_raw64(math.prod(sizes)) & (2**53 - 1)
-        return (bits < math.ceil(p * 2.0**53)).astype(dtype).reshape(sizes)
+        threshold: int = math.ceil(p * 2.0**53)
+        return (bits < threshold).astype(dtype).reshape(sizes)
 
     def multinomial(self, weights: NDArray[Any], num_samples: int, replacement: bool = False) -> NDArray[np.int64]:
-        """num_samples indices of the 1-d weights, drawn with probabilities proportional to them.
+        """num_samples indices of the last dimension of weights, drawn with probabilities proportional to them.
 
         One sample, or several without replacement: the largest of weight / exponential draw (Efraimidis and Spirakis,
         2006). With replacement: where uniform draws fall in the running sum. RuntimeError for weights that are
         negative, not finite or all 0, and for more samples than weights without replacement.
         """
-        p = np.asarray(weights, np.float64)
-        if not replacement and num_samples > p.size:
+        p = np.asarray(weights)
+        p = p if p.dtype.kind in FLOATING else p.astype(np.float64)
+        if not replacement and num_samples > p.shape[-1]:
             raise RuntimeError("cannot sample n_sample > prob_dist.size(-1) samples without replacement")
         for wrong, what in (
-            (not np.isfinite(p).all(), "encountering probability entry = infinity or NaN"),
-            ((p < 0).any(), "encountering probability entry < 0"),
-            (p.sum() <= 0, "sum of probabilities <= 0"),
+            (
+                not np.isfinite(p).all() or (p < 0).any(),
+                "probability tensor contains either `inf`, `nan` or element < 0",
+            ),
+            ((p.sum(-1) <= 0).any(), "invalid multinomial distribution (sum of probabilities <= 0)"),
         ):
             if wrong:
-                raise RuntimeError(f"invalid multinomial distribution ({what})")
+                raise RuntimeError(what)
         if not replacement or num_samples == 1:
-            keys = p / -np.log1p(-self._unit(p.size, p.dtype))
-            return np.argsort(-keys, kind="stable")[:num_samples]
-        edges = np.cumsum(p)
-        edges /= edges[-1]
-        edges[-1] = 1
-        return np.searchsorted(edges, self._unit(num_samples, np.dtype(np.float64)))
+            keys = p / self.exponential(p.shape, 1.0, p.dtype)
+            order: NDArray[np.int64] = np.argsort(-keys, -1, kind="stable")
+            return order[..., :num_samples]
+        rows = p.reshape(-1, p.shape[-1])
+        edges = np.cumsum(rows, -1)
+        edges /= edges[:, -1:]
+        edges[:, -1] = 1
+        draws = self._doubles((len(rows), num_samples))
+        found = [np.searchsorted(edge, draw) for edge, draw in zip(edges, draws, strict=True)]
+        return np.array(found, np.int64).reshape(*p.shape[:-1], num_samples)
 
 
 default_generator = Generator()
@@ -373,3 +450,24 @@ def seed() -> int:
 def initial_seed() -> int:
     """The seed of the default generator."""
     return default_generator.initial_seed()
+
+
+def get_rng_state() -> Any:
+    """The position of the default generator, as a uint8 tensor."""
+    return default_generator.get_state()
+
+
+def set_rng_state(new_state: Any) -> None:
+    """Put the default generator at a position that `get_rng_state` gave."""
+    default_generator.set_state(new_state)
+
+
+@contextlib.contextmanager
+def fork_rng(devices: Any = None, enabled: bool = True) -> Iterator[None]:
+    """After the block the default generator goes on where it was before. devices: accepted; there is one generator."""
+    state = default_generator.state_bytes()
+    try:
+        yield
+    finally:
+        if enabled:
+            default_generator.set_state(state)

@@ -9,7 +9,7 @@ import numpy as np
 
 from . import dtypes
 from .autograd import Variable, wrap
-from .backend import Array, array_module, device_of, is_array
+from .backend import Array, array_module, device_of, is_array, to_host
 from .generator import Generator, default_generator
 from .ops import (
     activation,
@@ -37,6 +37,7 @@ from .ops.inplace import check_in_place, in_place, in_place_view
 # the methods of these names hide the types from annotations in the class body
 Float: TypeAlias = float
 Int: TypeAlias = int
+Bool: TypeAlias = bool
 
 
 def _equality(op: Callable[..., Any]) -> Callable[..., Any]:
@@ -48,6 +49,18 @@ def _equality(op: Callable[..., Any]) -> Callable[..., Any]:
 def _cast_to(dtype: dtypes.dtype) -> Callable[[Any], Any]:
     """The method named after a dtype: `x.double()`."""
     return lambda self: self.to(dtype)
+
+
+def _made_by(name: str) -> Callable[..., Any]:
+    """The method that calls a function of creation.py for the dtype and device of its tensor."""
+
+    def method(self: Any, *args: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Any:
+        from . import creation  # which needs the class that these methods are for
+
+        make = getattr(creation, name)
+        return make(*args, dtype=dtype or self.dtype, device=device or self.device, requires_grad=requires_grad)
+
+    return method
 
 
 class Methods(Variable):
@@ -293,14 +306,46 @@ class Methods(Variable):
 
     # --- casts --------------------------------------------------------------------------------------------------------
 
-    float, double, half = _cast_to(dtypes.float32), _cast_to(dtypes.float64), _cast_to(dtypes.float16)
-    bfloat16 = _cast_to(dtypes.bfloat16)
-    int, long, short, bool = (
-        _cast_to(dtypes.int32),
-        _cast_to(dtypes.int64),
-        _cast_to(dtypes.int16),
-        _cast_to(dtypes.bool_),
-    )
+    float, double = _cast_to(dtypes.float32), _cast_to(dtypes.float64)
+    half, bfloat16 = _cast_to(dtypes.float16), _cast_to(dtypes.bfloat16)
+    byte, char, short = _cast_to(dtypes.uint8), _cast_to(dtypes.int8), _cast_to(dtypes.int16)
+    int, long, bool = _cast_to(dtypes.int32), _cast_to(dtypes.int64), _cast_to(dtypes.bool_)
+
+    def type(self: Any, dtype: Any = None, non_blocking: Bool = False) -> Any:
+        """The name of the tensor's legacy class, e.g. "mpigrad.FloatTensor"; with dtype the tensor in that dtype.
+
+        dtype: a dtype, a legacy class or its name. ValueError for another name.
+        """
+        if dtype is None:
+            place = "mpigrad" if isinstance(self.array, np.ndarray) else "mpigrad.cuda"
+            return f"{place}.{dtypes.of(self.array.dtype).title}Tensor"
+        if isinstance(dtype, str):
+            named = {f"{d.title}Tensor": d for d in dtypes.ALL}
+            if dtype.rpartition(".")[2] not in named:
+                raise ValueError(f"invalid type: '{dtype}'")
+            return self.to(named[dtype.rpartition(".")[2]])
+        return self.to(dtype if isinstance(dtype, dtypes.dtype) else dtype.dtype)
+
+    def type_as(self: Any, other: Any) -> Any:
+        """In other's dtype, on other's device."""
+        return self.to(other)
+
+    def is_floating_point(self) -> Bool:
+        """Whether the elements are floating-point numbers."""
+        return dtypes.of(self.array.dtype).is_floating_point
+
+    def is_complex(self) -> Bool:
+        """Never: there are no complex dtypes."""
+        return dtypes.of(self.array.dtype).is_complex
+
+    def is_signed(self) -> Bool:
+        """Whether the elements can be negative."""
+        return dtypes.of(self.array.dtype).is_signed
+
+    # --- new tensors of this tensor's dtype and device ---
+
+    new_tensor, new_zeros, new_ones = _made_by("tensor"), _made_by("zeros"), _made_by("ones")
+    new_full, new_empty = _made_by("full"), _made_by("empty")
 
     # --- filling ------------------------------------------------------------------------------------------------------
 
@@ -333,9 +378,55 @@ class Methods(Variable):
         """Independent draws from N(mean, std**2)."""
         return self._draw((generator or default_generator).normal(self.array.shape, mean, std, self.array.dtype))
 
-    def bernoulli_(self, p: Float = 0.5, *, generator: Generator | None = None) -> Any:
-        """1 with probability p, else 0."""
-        return self._draw((generator or default_generator).bernoulli(self.array.shape, p, self.array.dtype))
+    def bernoulli_(self, p: Any = 0.5, *, generator: Generator | None = None) -> Any:
+        """1 with probability p (a number, or a tensor of probabilities), else 0."""
+        shape = self.array.shape
+        p = np.broadcast_to(to_host(p.array), shape) if isinstance(p, Variable) else p
+        return self._draw((generator or default_generator).bernoulli(shape, p, self.array.dtype))
+
+    def bernoulli(self, p: Float | None = None, *, generator: Generator | None = None) -> Any:
+        """A new tensor: 1 with the probability that the element says (or p), else 0."""
+        made = wrap(array_module(self.array).empty_like(self.array))
+        return made.bernoulli_(self if p is None else p, generator=generator)
+
+    def multinomial(self, num_samples: Int, replacement: Bool = False, *, generator: Generator | None = None) -> Any:
+        """Indices drawn in proportion to the weights in this vector, or in each row of this matrix."""
+        if dtypes.of(self.array.dtype).is_floating_point is False:
+            raise RuntimeError(
+                "multinomial only supports floating-point dtypes for input, got: " + dtypes.of(self.array.dtype).title
+            )
+        if not 1 <= self.array.ndim <= 2:
+            raise RuntimeError("prob_dist must be 1 or 2 dim")
+        if num_samples <= 0:
+            raise RuntimeError("cannot sample n_sample <= 0 samples")
+        values = (generator or default_generator).multinomial(to_host(self.array), num_samples, replacement)
+        return wrap(array_module(self.array).asarray(values))
+
+    def exponential_(self, lambd: Float = 1.0, *, generator: Generator | None = None) -> Any:
+        """Independent exponential draws with rate lambd."""
+        return self._draw((generator or default_generator).exponential(self.array.shape, lambd, self.array.dtype))
+
+    def geometric_(self, p: Float, *, generator: Generator | None = None) -> Any:
+        """How many trials with probability p there are up to the first success."""
+        return self._draw((generator or default_generator).geometric(self.array.shape, p, self.array.dtype))
+
+    def cauchy_(self, median: Float = 0.0, sigma: Float = 1.0, *, generator: Generator | None = None) -> Any:
+        """Independent draws from the Cauchy distribution."""
+        draw = (generator or default_generator).cauchy
+        return self._draw(draw(self.array.shape, median, sigma, self.array.dtype))
+
+    def log_normal_(self, mean: Float = 1.0, std: Float = 2.0, *, generator: Generator | None = None) -> Any:
+        """exp of draws from N(mean, std**2)."""
+        return self._draw((generator or default_generator).log_normal(self.array.shape, mean, std, self.array.dtype))
+
+    def random_(self, low: Int | None = None, high: Int | None = None, *, generator: Generator | None = None) -> Any:
+        """Integers from low (0 if left out: `random_(high)`) to high - 1, or all that the dtype holds from 0 on."""
+        source, shape, dtype = generator or default_generator, self.array.shape, self.array.dtype
+        if low is None:
+            return self._draw(source.random(shape, dtype))
+        return self._draw(
+            source.randint(0, low, shape, dtype) if high is None else source.randint(low, high, shape, dtype)
+        )
 
     def _draw(self, values: np.ndarray) -> Any:
         return self._write(values if isinstance(self.array, np.ndarray) else array_module(self.array).asarray(values))

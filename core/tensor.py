@@ -17,14 +17,27 @@ from .ops import shape as shapes
 from .ops.shape import Size
 from .printing import tensor_text
 
+PYTHON_TYPES: dict[Any, dtypes.dtype] = {float: dtypes.float64, int: dtypes.int64, bool: dtypes.bool_}
+
 
 class Tensor(Methods):
     """A multi-dimensional array of one dtype that can record how it was computed."""
 
-    def __new__(cls, data: Any = (), *, dtype: dtypes.dtype | None = None) -> Tensor:
-        """A float32 tensor from nested lists or an array (PyTorch's legacy constructor; prefer `tensor`)."""
+    def __new__(cls, *data: Any, dtype: dtypes.dtype | None = None) -> Tensor:
+        """A tensor of the default dtype with the elements of nested lists or an array, or with unset ones of a size.
+
+        PyTorch's legacy constructor; prefer `tensor` and `empty`.
+        """
         tensor = Variable.__new__(cls)
-        tensor.array = np.array(data, (dtype or dtypes.get_default_dtype()).numpy)
+        kind = (dtype or dtypes.get_default_dtype()).numpy
+        if data and all(isinstance(n, int) for n in data):
+            tensor.array = np.empty(data, kind)
+        elif len(data) == 1 and isinstance(data[0], Size):
+            tensor.array = np.empty(data[0], kind)
+        elif len(data) > 1 or (data and isinstance(data[0], float)):
+            raise TypeError(f"new(): data must be a sequence (got {type(data[0]).__name__})")
+        else:
+            tensor.array = np.array(data[0] if data else (), kind)
         tensor.needs, tensor.node, tensor.source, tensor.version = False, None, None, [0]
         return tensor
 
@@ -332,15 +345,32 @@ class Tensor(Methods):
 
     # --- copies -----------------------------------------------------------------------------------------------------
 
-    def to(self, *args: Any, dtype: Any = None, device: Any = None, copy: bool = False) -> Tensor:
-        """In another dtype or on another device (both of `other` in `to(other)`); itself where nothing changes."""
+    def to(
+        self,
+        *args: Any,
+        dtype: Any = None,
+        device: Any = None,
+        non_blocking: bool = False,
+        copy: bool = False,
+        memory_format: Any = None,
+    ) -> Tensor:
+        """In another dtype or on another device (both of `other` in `to(other)`); itself where nothing changes.
+
+        non_blocking, memory_format: accepted; copies are finished when this returns, and keep their layout.
+        """
+        flags = []
         for arg in args:
             if isinstance(arg, Tensor):
                 dtype, device = arg.dtype, arg.device
             elif isinstance(arg, dtypes.dtype):
                 dtype = arg
+            elif isinstance(arg, type) and arg in PYTHON_TYPES:
+                dtype = PYTHON_TYPES[arg]
+            elif isinstance(arg, bool):
+                flags.append(arg)
             elif arg is not None:
                 device = arg
+        copy = copy or flags[1:] == [True]
         result = self if dtype is None else elementwise.cast(self, dtype.numpy)
         if device is not None:
             here, there = result.device, _device(device)

@@ -29,7 +29,7 @@ def checkpoint(
     """
     if not thread.recording:
         return function(*args, **kwargs)
-    state = default_generator.get_state() if preserve_rng_state else None
+    state = default_generator.state_bytes() if preserve_rng_state else None
     nodes: list[Node] = []
     with watching(nodes.append):
         result = function(*args, **kwargs)
@@ -75,7 +75,7 @@ def _random_state(state: Any) -> Any:
     if state is None:
         yield
         return
-    before = default_generator.get_state()
+    before = default_generator.state_bytes()
     default_generator.set_state(state)
     try:
         yield

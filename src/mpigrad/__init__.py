@@ -24,6 +24,7 @@ from .core.backend import device as device
 from .core.creation import *
 from .core.dtypes import *
 from .core.generator import *
+from .core.legacy import *
 from .core.ops import special as special
 from .core.ops.activation import celu as celu
 from .core.ops.activation import celu_ as celu_
@@ -80,11 +81,12 @@ bool = bool_
 
 # PyTorch's module names, so that `import mpigrad.nn.functional as F` and `import mpigrad.distributed as dist` work;
 # also of every module below them, or Python would load it a second time under that name
-distributed = ddp
+distributed, random = ddp, core.generator
 sys.modules[f"{__name__}.distributed"] = ddp
 _MODULES = ("amp", "autograd", "cuda", "data", "linalg", "nn", "optim", "return_types", "utils")
 _NAMES = [(f"core.{name}", name) for name in _MODULES]
 _NAMES += [
+    ("core.generator", "random"),
     ("core.ops.special", "special"),
     ("core.data", "utils.data"),
     ("core.autograd.checkpoint", "utils.checkpoint"),

@@ -71,9 +71,100 @@ SAME: list[Expression] = [
     lambda m: m.tensor(300, dtype=m.uint8),
     lambda m: m.tensor([float("nan")], dtype=m.int64),
 ]  # fmt: skip
+SAME += [
+    drawn(lambda m: [m.randint_like(m.zeros(2, 3), 5), m.randint_like(m.zeros(3, dtype=m.int8), -3, 4)]),
+    drawn(lambda m: [m.rand(20, dtype=m.bfloat16), m.rand_like(m.zeros(3), dtype=m.bfloat16)]),
+    drawn(
+        lambda m: [
+            m.bernoulli(m.full((9,), 0.3)),
+            m.bernoulli(m.full((9,), 0.3, dtype=m.float64)),
+            m.ones(3).bernoulli(0.2),
+        ]
+    ),
+    drawn(lambda m: [m.zeros(9, dtype=m.int64).bernoulli_(m.full((9,), 0.6, dtype=m.bfloat16))]),
+    drawn(
+        lambda m: [m.multinomial(m.tensor([0.1, 0.2, 0.3, 0.4]), *a) for a in ((3,), (9, True), (1, True), (4, False))]
+    ),
+    drawn(lambda m: [m.tensor([[1.0, 2], [3, 4]]).multinomial(n, r) for n, r in ((1, False), (2, False), (5, True))]),
+    drawn(lambda m: m.multinomial(m.tensor([0.1, 0.2]), 3)),
+    drawn(lambda m: m.multinomial(m.tensor([0.0, 0.0]), 1)),
+    drawn(lambda m: m.multinomial(m.tensor([1.0, -1.0]), 1)),
+    drawn(lambda m: m.multinomial(m.ones(2), 0)),
+    drawn(
+        lambda m: [
+            m.zeros(7, dtype=d).random_() for d in (m.float32, m.float64, m.int64, m.int32, m.uint8, m.bool, m.half)
+        ]
+    ),
+    drawn(lambda m: [m.zeros(7, dtype=d).random_(9) for d in (m.float32, m.int64)] + [m.zeros(7).random_(-3, 3)]),
+    drawn(lambda m: [m.zeros(5, dtype=d).geometric_(0.3) for d in (m.float32, m.int64, m.bfloat16)]),
+    drawn(lambda m: [m.zeros(0).exponential_(), m.rand(1)]),
+    lambda m: m.zeros(2).exponential_(-1),
+    lambda m: m.zeros(2).geometric_(1.5),
+    lambda m: [m.manual_seed(3) and m.rand(2), (s := m.get_rng_state())[:40], m.rand(2), m.set_rng_state(s), m.rand(2)],
+    lambda m: [m.Generator().manual_seed(5).get_state()[5000:], m.random.get_rng_state().shape],
+    lambda m: [
+        m.logspace(0, 2, 3),
+        m.logspace(-1, 1, 2, base=2),
+        m.logspace(0, 1, 0),
+        m.linspace(0, 1, 3, dtype=m.bfloat16),
+    ],
+    lambda m: [m.scalar_tensor(3), m.scalar_tensor(2.5, dtype=m.int64), m.scalar_tensor(True).dtype],
+    lambda m: [f(3, 4, k) for f in (m.tril_indices, m.triu_indices) for k in (-1, 0, 2)] + [m.tril_indices(0, 2)],
+    lambda m: [m.asarray([1, 2]), m.asarray(np.ones(2)), (t := m.ones(2)).data_ptr() == m.asarray(t).data_ptr()],
+    lambda m: [(t := m.ones(2)).data_ptr() == m.asarray(t, copy=True).data_ptr(), m.asarray(3.5, dtype=m.float64)],
+    lambda m: [m.is_tensor(m.ones(1)), m.is_tensor([1]), m.numel(m.ones(2, 3)), m.is_floating_point(m.tensor(1))],
+    lambda m: [m.is_complex(m.ones(1)), m.ones(1).is_signed(), m.ones(1, dtype=m.uint8).is_signed()],
+    lambda m: [
+        (x := m.ones(2, dtype=m.float64)).new_tensor([1, 2]),
+        x.new_zeros(2, 3),
+        x.new_ones((2,)),
+        x.new_full((2,), 3),
+    ],
+    lambda m: [
+        m.ones(1).new_empty(2, 3).shape,
+        m.ones(1).new_zeros(2, dtype=m.int8),
+        m.ones(1).new_ones(1, requires_grad=True),
+    ],
+    lambda m: [
+        m.Tensor([1, 2]),
+        m.Tensor(2, 3).shape,
+        m.Tensor(m.Size([2])).shape,
+        m.Tensor(),
+        m.FloatTensor([[1, 2]]),
+    ],
+    lambda m: [
+        m.LongTensor([1.5, 2]),
+        m.DoubleTensor(3).shape,
+        m.HalfTensor([1]),
+        m.BoolTensor([0, 2]),
+        m.ByteTensor([1]),
+    ],
+    lambda m: [isinstance(m.ones(1), m.FloatTensor), isinstance(m.ones(1), m.LongTensor), m.BFloat16Tensor([1])],
+    lambda m: m.Tensor(2.5),
+    lambda m: [m.ones(1, dtype=d).type() for d in (m.float32, m.bfloat16, m.int64, m.bool, m.uint8)],
+    lambda m: [m.ones(1).type(m.float64), m.ones(1).type(m.LongTensor), m.ones(1).type("torch.HalfTensor")],
+    lambda m: m.ones(1).type("x"),
+    lambda m: [m.ones(1).type_as(m.ones(1, dtype=m.int8)), m.ones(1).byte(), m.ones(1).char(), m.ones(1).bfloat16()],
+    lambda m: [m.ones(1).to(*a) for a in ((m.int8,), ("cpu", m.int64), (m.int8, True, True), (None,), (), (float,))],
+    lambda m: [(x := m.ones(1)).to(m.float32) is x, x.to(m.float32, copy=True) is x, x.to(m.zeros(2).long())],
+    lambda m: m.ones(1).to("cpu", dtype=m.half, non_blocking=True),
+    lambda m: [
+        repr(m.tensor(v, dtype=m.bfloat16)) for v in ([1.1, 2], [1.0, 2], [1e-3, 1e5], 0.5, [float("nan"), 1], [])
+    ],
+    lambda m: m.tensor([0.1, 1, 1e30, -0.0, float("inf")], dtype=m.bfloat16).tolist(),
+    lambda m: [
+        m.arange(5, dtype=m.bfloat16),
+        m.eye(2, dtype=m.bfloat16),
+        m.full((2,), 1.1, dtype=m.bfloat16),
+        m.ones(2).bfloat16().long(),
+    ],
+]
 SAME_CLASS: list[Expression] = [
     lambda m: m.tensor([[1, 2], [3]]),
     lambda m: m.tensor([1], requires_grad=True),
+    lambda m: m.bernoulli(m.full((3,), 1.5)),
+    lambda m: m.normal(1.0, -m.ones(2)),
+    lambda m: m.LongTensor(m.ones(2)),
     lambda m: m.zeros(2, dtype=m.int64, requires_grad=True),
     lambda m: m.zeros(2.5),
     lambda m: m.zeros(-1),
@@ -98,7 +189,19 @@ def test_error_of_the_same_class(expression: Expression, same_class: Callable[[E
 
 
 def test_normal_draws(torch: Any) -> None:
-    for draw in (lambda m: m.randn(2, 3), lambda m: m.randn_like(m.zeros(40)), lambda m: m.zeros(9).normal_(2, 3)):
+    for draw in (
+        lambda m: m.randn(2, 3),
+        lambda m: m.randn_like(m.zeros(40)),
+        lambda m: m.zeros(9).normal_(2, 3),
+        lambda m: m.randn(20, dtype=m.bfloat16).double(),
+        lambda m: m.normal(m.arange(4.0), m.ones(4)),
+        lambda m: m.normal(1.0, m.ones(2, 20)),
+        lambda m: m.normal(m.ones(20), 0.5),
+        lambda m: m.normal(1.0, 2.0, (2, 3)),
+        lambda m: m.zeros(20).exponential_(2),
+        lambda m: m.zeros(20).cauchy_(1, 2),
+        lambda m: m.zeros(20, dtype=m.float64).log_normal_(0.5, 0.3),
+    ):
         got, want = drawn(draw)(mpigrad), drawn(draw)(torch)
         np.testing.assert_allclose(got.numpy(), want.numpy(), rtol=1e-5, atol=1e-6)
 
@@ -144,3 +247,15 @@ def test_default_dtype() -> None:
     finally:
         mpigrad.set_default_dtype(mpigrad.float32)
     assert mpigrad.get_default_dtype() is mpigrad.float32
+
+
+def test_fork_rng() -> None:
+    mpigrad.manual_seed(1)
+    first = mpigrad.rand(2)
+    mpigrad.manual_seed(1)
+    with mpigrad.random.fork_rng():
+        mpigrad.rand(9)
+    np.testing.assert_array_equal(mpigrad.rand(2), first)
+    with mpigrad.random.fork_rng(enabled=False):
+        mpigrad.manual_seed(1)
+    np.testing.assert_array_equal(mpigrad.rand(2), first)

@@ -103,7 +103,7 @@ def test_seeds() -> None:
 
 
 def test_default_generator() -> None:
-    before = generator.default_generator.get_state()
+    before = generator.default_generator.state_bytes()
     try:
         assert generator.manual_seed(3) is generator.default_generator
         assert generator.initial_seed() == 3
@@ -137,10 +137,10 @@ ERRORS: list[tuple[Draw, type[Exception], str]] = [
 @pytest.mark.parametrize(("draw", "error", "text"), ERRORS)
 def test_errors_cost_no_draws(draw: Draw, error: type[Exception], text: str) -> None:
     g = Generator()
-    before = g.get_state()
+    before = g.state_bytes()
     with pytest.raises(error, match=text):
         draw(g)
-    np.testing.assert_array_equal(g.get_state(), before)
+    np.testing.assert_array_equal(g.state_bytes(), before)
 
 
 @pytest.mark.parametrize("spent", [0, 1, 100, 623, 624, 625])
@@ -149,7 +149,7 @@ def test_errors_cost_no_draws(draw: Draw, error: type[Exception], text: str) -> 
     "copied",
     [
         lambda g: g.clone_state(),
-        lambda g: Generator().set_state(g.get_state()),
+        lambda g: Generator().set_state(g.state_bytes()),
         copy.copy,
         copy.deepcopy,
         lambda g: pickle.loads(pickle.dumps(g)),
@@ -169,11 +169,11 @@ def test_a_copy_goes_on_alike(copied: Callable[[Generator], Generator], normals:
 
 def test_state_has_pytorchs_layout() -> None:
     g = Generator().manual_seed(11)
-    assert hashlib.sha256(g.get_state()).hexdigest() == (
+    assert hashlib.sha256(g.state_bytes()).hexdigest() == (
         "50eb2aa376beb51d99514aa288bc6e16bfc2e64fb7609e1a042eac0a0a80471d"
     )
     g.normal(1)
-    state = g.get_state()
+    state = g.state_bytes()
     assert state[:24].tolist() == [11, 0, 0, 0, 0, 0, 0, 0, 109, 2, 0, 0, 1, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0]
     assert state[24:34].tolist() == [177, 10, 53, 185, 0, 0, 0, 0, 139, 89]
     assert state[5024:5032].view(np.float64)[0] == pytest.approx(1.945929152496269, rel=1e-14)
@@ -193,12 +193,12 @@ def test_state_has_pytorchs_layout() -> None:
 def test_bad_states(place: Any, value: int) -> None:
     g = Generator()
     g.rand(3)
-    before = g.get_state()
+    before = g.state_bytes()
     bad = before.copy()
     bad[place] = value
     with pytest.raises(RuntimeError, match="Invalid mt19937 state"):
         g.set_state(bad)
-    np.testing.assert_array_equal(g.get_state(), before)
+    np.testing.assert_array_equal(g.state_bytes(), before)
 
 
 @pytest.mark.parametrize("bad", [np.zeros(5, np.uint8), np.zeros(5056), np.zeros((5056, 1), np.uint8), None, "state"])
@@ -295,7 +295,7 @@ def test_calls_in_a_row(torch: Any, seed: int, calls: list[tuple[Any, ...]]) -> 
             np.testing.assert_allclose(got, expected, rtol=RTOL[got.dtype], atol=RTOL[got.dtype] * size)
         else:
             np.testing.assert_array_equal(got, expected, strict=True)
-        ours_state, state = ours.get_state(), theirs.get_state().numpy().copy()
+        ours_state, state = ours.state_bytes(), theirs.get_state().numpy().copy()
         if state[8] == 1 and state[9] == 0:  # the block is exhausted: torch ignores its place in it
             state[16:24] = 0
         np.testing.assert_array_equal(ours_state[:5016], state[:5016])
@@ -310,7 +310,7 @@ def test_states_travel_both_ways(torch: Any, seed: int, spent: int, normals: int
     torch.rand(spent, generator=theirs), torch.randn(normals, generator=theirs)
     ours = Generator().set_state(theirs.get_state().numpy())
     np.testing.assert_allclose(ours.normal(3), torch.randn(3, generator=theirs), rtol=1e-6)
-    theirs.manual_seed(0).set_state(torch.from_numpy(ours.get_state()))
+    theirs.manual_seed(0).set_state(torch.from_numpy(ours.state_bytes()))
     np.testing.assert_allclose(ours.normal(3), torch.randn(3, generator=theirs), rtol=1e-6)
     np.testing.assert_array_equal(ours.rand(700), torch.rand(700, generator=theirs))
     assert ours.initial_seed() == theirs.initial_seed()

@@ -10,8 +10,9 @@ from typing import Any, Self, TypeVar
 from .. import dtypes
 from ..autograd import RemovableHandle, no_grad
 from ..creation import empty_like
-from ..tensor import Parameter, Tensor, zero_gradients
+from ..tensor import Tensor, zero_gradients
 from .hooks import BackwardHooks
+from .parameter import Buffer, Parameter
 
 __all__ = ["Buffer", "Module", "Parameter"]
 
@@ -25,19 +26,6 @@ class _IncompatibleKeys(namedtuple("IncompatibleKeys", ["missing_keys", "unexpec
 
     def __repr__(self) -> str:
         return super().__repr__() if any(self) else "<All keys matched successfully>"
-
-
-class Buffer(Tensor):
-    """A tensor that a module registers as a buffer when it is assigned to an attribute."""
-
-    def __new__(cls, data: Tensor, *, persistent: bool = True) -> Buffer:
-        """Over the same memory as data. persistent: whether the buffer is part of the state dict."""
-        buffer = Tensor.__new__(cls)
-        buffer.array, buffer.version = data.array, data.version
-        buffer.persistent = persistent  # type: ignore[attr-defined]
-        return buffer  # type: ignore[return-value]
-
-    persistent: bool
 
 
 class _Held(MutableMapping[str, Any]):

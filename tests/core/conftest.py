@@ -65,6 +65,8 @@ def assert_close(got: Any, want: Any) -> None:
         assert len(got) == len(want), (got, want)
         for a, b in zip(got, want, strict=True):
             assert_close(a, b)
+    elif isinstance(got, dict) and isinstance(want, dict):
+        assert_close(list(got.items()), list(want.items()))
     else:
         assert got == want
 

@@ -102,8 +102,8 @@ def cuda_device_count() -> int:
 
 
 def array_module(array: Array) -> ModuleType:
-    """The module whose functions create arrays beside this one: numpy or cupy."""
-    return np if isinstance(array, np.ndarray) else cupy()
+    """The module whose functions create arrays beside this one: numpy (also for its scalars) or cupy."""
+    return np if isinstance(array, (np.ndarray, np.generic)) else cupy()
 
 
 def module_of(where: device) -> ModuleType:

@@ -7,7 +7,7 @@ integers and masks, which pick from that view. NumPy takes an int beside arrays 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
@@ -65,10 +65,10 @@ def _parsed(x: Array, index: Any) -> tuple[Key, Key, str, list[Any]]:
             ints += 1
         elif kind is slice:
             if part.step is not None and part.step <= 0:
-                raise ValueError("step must be greater than zero")
+                raise ValueError("step must be greater than zero" if part.step else "slice step cannot be zero")
             first.append(part)
             rest.append(FULL)
-            name = "SliceBackward0" if part != FULL or len(parts) == 1 else name
+            name = "SliceBackward0" if part != FULL or parts is not index else name
         elif part is None:
             first.append(None)
             rest.append(FULL)
@@ -96,7 +96,7 @@ def _parsed(x: Array, index: Any) -> tuple[Key, Key, str, list[Any]]:
             rest.pop()
         if not isinstance(x, np.ndarray):
             rest = [array_module(x).asarray(part) if is_array(part) else part for part in rest]
-    if ints and gap < 0:
+    if gap < 0 and (ints or not first):
         first.append(Ellipsis)
     return tuple(first), tuple(rest) if pick else (), name, tensors
 
@@ -119,7 +119,8 @@ def _meaning(part: Any) -> Any:
     if isinstance(part, np.integer):
         return int(part)
     if isinstance(part, Sequence) and not isinstance(part, str):
-        part = np.asarray(part, None if len(part) else np.int64)
+        part = np.asarray(part)
+        part = part if part.size else part.astype(np.int64)
     if isinstance(part, Variable):
         array = part.array
     elif is_array(part):
@@ -147,31 +148,44 @@ def _complaint(shape: tuple[int, ...], index: Any, error: IndexError) -> IndexEr
         return error
     takes = [_dimensions(p) for p in arrays]
     if not shape and any(takes):
+        if any(isinstance(part, slice) for part in arrays):
+            return IndexError("slice() cannot be applied to a 0-dim tensor.")
         return IndexError("invalid index of a 0-dim tensor. Use `tensor.item()` to convert a 0-dim tensor to a number")
     if sum(takes) > len(shape):
         return IndexError(f"too many indices for tensor of dimension {len(shape)}")
-    at = picks = 0
-    viewed = [n for n, p in zip(shape, arrays, strict=False) if p.__class__ is not int] if len(parts) > 1 else shape
-    for place, (part, n) in enumerate(zip(arrays, takes, strict=True)):
-        if part is Ellipsis:
-            at += len(shape) - sum(takes)
-        elif part.__class__ is int and not -shape[at] <= part < shape[at]:
+    gap = len(shape) - sum(takes)
+    ends = accumulate(gap if p is Ellipsis else n for p, n in zip(arrays, takes, strict=True))
+    starts = [0, *ends][:-1]
+    for place, (part, at) in enumerate(zip(arrays, starts, strict=True)):
+        if part.__class__ is int and not -shape[at] <= part < shape[at]:
             return IndexError(f"index {part} is out of bounds for dimension {place} with size {shape[at]}")
-        elif is_array(part) and part.dtype.kind == "b":
+    selected = [at for part, at in zip(arrays, starts, strict=True) if part.__class__ is int]
+    viewed = [n for at, n in enumerate(shape) if at not in selected]
+    picks = 0
+    for part, at in zip(arrays, starts, strict=True):
+        if not is_array(part):
+            picks += part.__class__ is bool
+        elif part.dtype.kind == "b":
             for k, length in enumerate(part.shape):
                 if length != shape[at + k]:
                     return IndexError(
                         f"The shape of the mask {list(part.shape)} at index {k} does not match the shape of the "
-                        f"indexed tensor {list(viewed)} at index {at + k}"
+                        f"indexed tensor {viewed} at index {at + k}"
                     )
-            picks += n
-        elif is_array(part):
+            picks += part.ndim
+        else:
             wrong = part[(part < -shape[at]) | (part >= shape[at])]
+            if wrong.size and not shape[at]:
+                return IndexError("index is out of bounds for dimension with size 0")
             if wrong.size:
                 return IndexError(f"index {wrong[0]} is out of bounds for dimension {picks} with size {shape[at]}")
             picks += 1
-        at += n
-    shapes = [list(p.shape) if p.dtype.kind != "b" else [int(p.sum())] for p in arrays if is_array(p)]
+    shapes: list[list[int]] = []
+    for part in arrays:
+        if part.__class__ is bool:
+            shapes.append([int(part)])
+        elif is_array(part):
+            shapes += [[int(part.sum())]] * part.ndim if part.dtype.kind == "b" else [list(part.shape)]
     return IndexError(
         "shape mismatch: indexing tensors could not be broadcast together with shapes " + ", ".join(map(str, shapes))
     )

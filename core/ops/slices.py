@@ -18,8 +18,7 @@ __all__ = ["as_strided", "diagonal", "narrow", "select"]
 def embed(values: Any, shape: tuple[int, ...], read: Callable[[Any], Any]) -> Any:
     """Zeros of `shape` with values where `read` reads, each element once: the transpose of such a view."""
     g = values.array if isinstance(values, Variable) else values
-    xp = np if isinstance(g, np.generic) else array_module(g)  # NumPy computes numbers from arrays of no dimension
-    target = xp.zeros(shape, g.dtype)
+    target = array_module(g).zeros(shape, g.dtype)
     read(target)[...] = g
     return record("EmbedBackward0", target, (values, read)) if isinstance(values, Variable) else target
 

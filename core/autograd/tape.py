@@ -206,7 +206,9 @@ def wrap(array: Array) -> Tensor:
     """A tensor without history over this array."""
     tensor = _new(_tensor_class)
     # NumPy returns a scalar object where a zero-dimensional array is meant
-    tensor.array = array if array.__class__ is ndarray or is_array(array) else np.asarray(array)
+    if array.__class__ is not ndarray and (isinstance(array, np.generic) or not is_array(array)):
+        array = np.asarray(array)
+    tensor.array = array
     tensor.needs, tensor.node, tensor.source, tensor.version = False, None, None, [0]
     return tensor  # type: ignore[no-any-return]
 
@@ -215,7 +217,10 @@ def record(name: str, array: Array, *terms: tuple[Any, ...]) -> Tensor:
     """The tensor over `array`, with a node on the tape if an input needs a gradient. terms: (input, vjp, *saved)."""
     tensor = wrap(array)
     if thread.recording:
-        edges = tuple([edge(source, vjp, saved, tensor) for source, vjp, *saved in terms if source.needs])
+        edges: tuple[Any, ...] = ()
+        for term in terms:
+            if term[0].needs:
+                edges += (edge(term[0], term[1], term[2:], tensor),)
         if edges:
             tensor.needs, tensor.node = True, Node(name, edges)
     return tensor

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd import Into, Node, edge, record, thread, wrap
+from ..autograd import Into, record, wrap
 from ..backend import Array, array_module, is_array
 from ..dtypes import of
 from .elementwise import mul
@@ -55,18 +55,13 @@ def _matmul(name: str, input: Any, other: Any) -> Any:
     except ValueError:
         _check(a, b)
         raise RuntimeError(cannot_broadcast(a.shape[:-2], b.shape[:-2])) from None
-    result = wrap(value)
-    if thread.recording:
-        edges: tuple[Any, ...] = ()
-        if input.needs:
-            left = a.shape
-            edges = (edge(input, lambda g, b: _towards_left(g, b, left), (other,), result),)
-        if other.needs:
-            right = b.shape
-            edges += (edge(other, lambda g, a: _towards_right(g, a, right), (input,), result),)
-        if edges:
-            result.needs, result.node = True, Node(name, edges)
-    return result
+    left, right = a.shape, b.shape
+    return record(
+        name,
+        value,
+        (input, lambda g, b: _towards_left(g, b, left), other),
+        (other, lambda g, a: _towards_right(g, a, right), input),
+    )
 
 
 def product(a: Array, b: Array) -> Array:

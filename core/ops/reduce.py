@@ -57,12 +57,12 @@ def spread(g: Any, shape: tuple[int, ...], axes: tuple[int, ...] | None) -> Any:
 
 def added(x: Array, axes: tuple[int, ...] | None, keepdim: bool = False) -> Array:
     """The sum; integers and bools add up in int64, half precision in float32."""
-    dtype = x.dtype
-    if dtype.kind in "iub":
-        return array_module(x).add.reduce(x, axes, INT64, None, keepdim)
-    if dtype.itemsize == 2:
-        return array_module(x).add.reduce(x, axes, FLOAT32, None, keepdim).astype(dtype)
-    return array_module(x).add.reduce(x, axes, None, None, keepdim)
+    kind, add = x.dtype.kind, array_module(x).add
+    if x.itemsize > 2 and kind == "f":
+        return add.reduce(x, axes, None, None, keepdim)
+    if kind in "iub":
+        return add.reduce(x, axes, INT64, None, keepdim)
+    return add.reduce(x, axes, FLOAT32, None, keepdim).astype(x.dtype)
 
 
 def sum(input: Any, dim: Dim = None, keepdim: bool = False, *, dtype: Dtype | None = None) -> Any:

@@ -10,14 +10,14 @@ from .. import return_types
 from ..autograd import RESULT, Variable, record, wrap
 from ..backend import Array, accumulate, array_module
 from ..dtypes import dtype as Dtype
-from ..dtypes import floating
+from ..dtypes import floating, in_single
 from .along import placed
 from .compare import bitwise_xor
 from .elementwise import cast, exp, log, where
 from .index import getitem
 from .join import cat
 from .rearrange import flip
-from .reduce import FLOAT32, INT64
+from .reduce import INT64
 from .shape import normalize_dim
 
 # fmt: off
@@ -85,11 +85,11 @@ def _running(name: str, function: Any, input: Any, dim: int, dtype: Dtype | None
     source = cast(input, dtype.numpy) if dtype else input
     x = source.array
     axis = normalize_dim(dim, x.ndim)
-    compact = x.itemsize == 2 and x.dtype.kind not in "iu"
-    wide = FLOAT32 if compact else INT64 if x.dtype.kind in "iub" and dtype is None else x.dtype
-    value = function(x, axis, dtype=wide) if x.ndim else x.astype(wide)
+    integral = x.dtype.kind in "iub"
+    wide = (INT64 if dtype is None else x.dtype) if integral else None  # NumPy's own choice depends on the platform
+    value = in_single(lambda x: function(x, axis, dtype=wide), x) if x.ndim else x.astype(wide or x.dtype)
     terms = (source, RESULT) if name == "CumprodBackward0" else ()
-    return record(name, value.astype(x.dtype) if compact else value, (source, towards(axis), *terms))
+    return record(name, value, (source, towards(axis), *terms))
 
 
 def cummax(input: Any, dim: int) -> Any:
@@ -133,7 +133,7 @@ def logcumsumexp(input: Any, dim: int) -> Any:
 
 
 def _log_sum_to(x: Array, axis: int) -> Array:
-    return accumulate(np.logaddexp, x, axis) if x.ndim else x.copy()
+    return in_single(lambda x: accumulate(np.logaddexp, x, axis), x) if x.ndim else x.copy()
 
 
 def _log_sum_from(x: Any, axis: int) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import sys
 from collections.abc import Sequence
 from functools import reduce
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 from . import dtypes
 from .autograd import no_grad, wrap
 from .backend import Array, array_module, device, is_array, module_of, to_device, to_host
+from .dlpack import from_dlpack
 from .dtypes import dtype as Dtype
 from .generator import Generator, default_generator
 from .ops.shape import sizes
@@ -19,7 +21,7 @@ from .tensor import Tensor
 
 # fmt: off
 __all__ = [
-    "arange", "as_tensor", "asarray", "bernoulli", "empty", "empty_like", "eye", "from_numpy", "full", "full_like",
+    "arange", "as_tensor", "asarray", "bernoulli", "empty", "empty_like", "eye", "from_numpy", "frombuffer", "full", "full_like",
     "is_complex", "is_floating_point", "is_tensor", "linspace", "logspace", "multinomial", "normal", "numel", "ones",
     "ones_like", "rand", "rand_like", "randint", "randint_like", "randn", "randn_like", "randperm", "scalar_tensor",
     "tensor", "tril_indices", "triu_indices", "zeros", "zeros_like",
@@ -53,24 +55,6 @@ def as_tensor(data: Any, dtype: Dtype | None = None, device: Where = None) -> Te
     return _finish(_array(data, dtype, copy=False), device, False)
 
 
-def asarray(
-    obj: Any,
-    *,
-    dtype: Dtype | None = None,
-    device: Where = None,
-    copy: bool | None = None,
-    requires_grad: bool = False,
-) -> Tensor:
-    """As `as_tensor`; copy: always (True), or ValueError where it cannot be avoided (False)."""
-    made = as_tensor(obj, dtype, device)
-    source = obj.array if isinstance(obj, Tensor) else obj
-    shared = is_array(source) and bool(array_module(made.array).shares_memory(made.array, source))
-    if copy is False and not shared:
-        raise ValueError("can't alias the object: it has another dtype or device, or is no array")
-    made = made.detach().clone() if copy and shared else made.detach() if made is obj else made
-    return made.requires_grad_() if requires_grad else made
-
-
 def is_tensor(obj: Any) -> bool:
     """Whether obj is a Tensor."""
     return isinstance(obj, Tensor)
@@ -95,8 +79,94 @@ def from_numpy(array: np.ndarray) -> Tensor:
     """A tensor that shares the array's memory. TypeError for dtypes PyTorch has not."""
     if not isinstance(array, np.ndarray):
         raise TypeError(f"expected np.ndarray (got {type(array).__name__})")
-    dtypes.of(array.dtype)
+    if array.dtype.byteorder not in _NATIVE:
+        raise ValueError(
+            "given numpy array has byte order different from the native byte order. Conversion between byte orders is "
+            "currently not supported."
+        )
+    size = dtypes.of(array.dtype).itemsize
+    for stride in array.strides:
+        if stride < 0:
+            raise ValueError(
+                "At least one stride in the given numpy array is negative, and tensors with negative strides are not "
+                "currently supported. (You can probably work around this by making a copy of your array with "
+                "array.copy().)"
+            )
+        if stride % size:
+            raise ValueError(
+                "given numpy array strides not a multiple of the element byte size. Copy the numpy array to reallocate "
+                "the memory."
+            )
     return wrap(array)
+
+
+_NATIVE = "=|" + ("<" if sys.byteorder == "little" else ">")
+
+
+def frombuffer(buffer: Any, *, dtype: Dtype, count: int = -1, offset: int = 0, requires_grad: bool = False) -> Tensor:
+    """A one-dimensional tensor over the memory of a Python buffer, from a byte offset on; count -1 takes all there is.
+
+    ValueError when the elements do not fit.
+    """
+    try:
+        length = memoryview(buffer).nbytes
+    except TypeError:
+        raise ValueError("object does not implement Python buffer protocol.") from None
+    if length == 0 or count == 0:
+        raise ValueError(f"both buffer length ({length}) and count ({count}) must not be 0")
+    if not 0 <= offset < length:
+        raise ValueError(
+            f"offset ({offset} bytes) must be non-negative and no greater than buffer length ({length} bytes) minus 1"
+        )
+    if count < 0 and (length - offset) % dtype.itemsize:
+        raise ValueError(
+            f"buffer length ({length - offset} bytes) after offset ({offset} bytes) must be a multiple of element size "
+            f"({dtype.itemsize})"
+        )
+    count = (length - offset) // dtype.itemsize if count < 0 else count
+    if count * dtype.itemsize > length - offset:
+        raise ValueError(
+            f"requested buffer length ({count} * {dtype.itemsize} bytes) after offset ({offset} bytes) must not be "
+            f"greater than actual buffer length ({length} bytes)"
+        )
+    bits = np.frombuffer(buffer, f"u{dtype.itemsize}", count, offset)
+    return _finish(bits.view(dtype.numpy), None, requires_grad)
+
+
+def asarray(
+    obj: Any,
+    *,
+    dtype: Dtype | None = None,
+    device: Where = None,
+    copy: bool | None = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """obj as a tensor: over the same memory where it is a tensor, an array, has `__dlpack__` or is a buffer.
+
+    A buffer's elements are of dtype, or of the default one. copy: True for memory of its own, False to refuse a copy
+    (ValueError).
+    """
+    if isinstance(obj, Tensor):
+        shared: Tensor | None = obj
+    elif is_array(obj):
+        shared = wrap(obj)
+    elif hasattr(obj, "__dlpack__"):
+        shared = from_dlpack(obj)
+    elif isinstance(obj, (bytes, bytearray, memoryview)) or hasattr(obj, "__buffer__"):
+        shared = frombuffer(obj, dtype=dtype or dtypes.get_default_dtype())
+    else:
+        shared = None
+    if shared is None:
+        if copy is False:
+            raise ValueError("can't alias arbitrary sequence into a tensor.")
+        result = _finish(_array(obj, dtype, copy=False), device, False)
+    else:
+        result = shared.to(dtype=dtype, device=device, copy=bool(copy))
+        if copy is False and result is not shared:
+            raise ValueError(
+                f"can't alias tensor of {shared.dtype} on {shared.device} into {result.dtype} on {result.device}."
+            )
+    return result.requires_grad_() if requires_grad and result.node is None else result
 
 
 def _array(data: Any, dtype: Dtype | None, *, copy: bool) -> Array:

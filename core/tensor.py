@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from . import autograd, backend, dtypes
 from .autograd import Node, RemovableHandle, Variable, bind_tensor_class, wrap
 from .backend import CPU, device_of, is_array, to_device, to_host
+from .dlpack import Exchange
 from .methods import Methods
 from .ops import elementwise
 from .ops import shape as shapes
@@ -20,7 +22,7 @@ from .printing import tensor_text
 PYTHON_TYPES: dict[Any, dtypes.dtype] = {float: dtypes.float64, int: dtypes.int64, bool: dtypes.bool_}
 
 
-class Tensor(Methods):
+class Tensor(Methods, Exchange):
     """A multi-dimensional array of one dtype that can record how it was computed."""
 
     def __new__(cls, *data: Any, dtype: dtypes.dtype | None = None) -> Tensor:
@@ -251,8 +253,7 @@ class Tensor(Methods):
         return self.array
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        array = self.numpy()
-        return np.array(array, dtype) if copy else array if dtype is None else array.astype(dtype, copy=False)
+        return np.array(self.numpy(), dtype, copy=copy)
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
         # NumPy's own function on a tensor: computed by NumPy, outside the tape, handed back as a tensor
@@ -335,10 +336,22 @@ class Tensor(Methods):
                 "Only Tensors created explicitly by the user support the deepcopy protocol at the moment"
             )
         copy = Tensor.__new__(type(self), dtype=self.dtype)
-        copy.array, copy.needs = self.array.copy(), self.needs
+        copy.array, copy.needs = self.array.copy("K"), self.needs
         copy._grad = None if self._grad is None else wrap(self._grad.array.copy())
         memo[id(self)] = copy
+        self._hand_on(copy, lambda value: deepcopy(value, memo))
         return copy
+
+    def __copy__(self) -> Tensor:
+        """A leaf over the same memory."""
+        copy = Tensor.__new__(type(self))
+        copy.array, copy.needs, copy.version = self.array, self.needs, self.version
+        self._hand_on(copy, lambda value: value)
+        return copy
+
+    def _hand_on(self, copy: Tensor, how: Callable[[Any], Any]) -> None:
+        """Give a copy the attributes that a user set."""
+        copy.__dict__.update({k: how(v) for k, v in self.__dict__.items() if not hasattr(type(self), k)})
 
     def __reduce__(self) -> Any:
         raise TypeError("a Tensor is not pickled: save a state dict with mpigrad.save_file")
@@ -408,6 +421,11 @@ class Parameter(Tensor):
             parameter.array, parameter.version = data.array, data.version
         parameter.requires_grad_(requires_grad)
         return parameter  # type: ignore[return-value]
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Parameter:
+        """The values alone, as in PyTorch: no gradient."""
+        memo[id(self)] = copy = type(self)(wrap(self.array.copy("K")), self.needs)
+        return copy
 
     def __repr__(self) -> str:
         return "Parameter containing:\n" + super().__repr__()

@@ -22,6 +22,7 @@ from .core.autograd import no_grad as no_grad
 from .core.autograd import set_grad_enabled as set_grad_enabled
 from .core.backend import device as device
 from .core.creation import *
+from .core.dlpack import *
 from .core.dtypes import *
 from .core.generator import *
 from .core.legacy import *
@@ -89,6 +90,7 @@ _NAMES += [
     ("core.generator", "random"),
     ("core.ops.special", "special"),
     ("core.data", "utils.data"),
+    ("core.dlpack", "utils.dlpack"),
     ("core.autograd.checkpoint", "utils.checkpoint"),
 ]
 for _old, _new in _NAMES:

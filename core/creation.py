@@ -12,7 +12,7 @@ import numpy as np
 
 from . import dtypes
 from .autograd import no_grad, wrap
-from .backend import Array, array_module, device, is_array, module_of, to_device, to_host
+from .backend import Array, device, is_array, module_of, to_device, to_host
 from .dlpack import from_dlpack
 from .dtypes import dtype as Dtype
 from .generator import Generator, default_generator
@@ -21,10 +21,10 @@ from .tensor import Tensor
 
 # fmt: off
 __all__ = [
-    "arange", "as_tensor", "asarray", "bernoulli", "empty", "empty_like", "eye", "from_numpy", "frombuffer", "full", "full_like",
-    "is_complex", "is_floating_point", "is_tensor", "linspace", "logspace", "multinomial", "normal", "numel", "ones",
-    "ones_like", "rand", "rand_like", "randint", "randint_like", "randn", "randn_like", "randperm", "scalar_tensor",
-    "tensor", "tril_indices", "triu_indices", "zeros", "zeros_like",
+    "arange", "as_tensor", "asarray", "bernoulli", "empty", "empty_like", "eye", "from_numpy", "frombuffer",
+    "full", "full_like", "is_complex", "is_floating_point", "is_tensor", "linspace", "logspace", "multinomial",
+    "normal", "numel", "ones", "ones_like", "rand", "rand_like", "randint", "randint_like", "randn", "randn_like",
+    "randperm", "scalar_tensor", "tensor", "tril_indices", "triu_indices", "zeros", "zeros_like",
 ]
 # fmt: on
 

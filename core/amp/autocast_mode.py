@@ -47,6 +47,9 @@ FULL = {
         softplus sum tan""".split()
     ),
 }
+# Norms take halves beside float32 weights: they compute in float32 and round to the input's dtype. On a GPU those that
+# are in FULL do not round.
+MIXED = {"batch_norm", "group_norm", "instance_norm", "layer_norm", "rms_norm"}
 DEFAULTS = {"cpu": "bfloat16", "cuda": "float16"}
 
 
@@ -85,15 +88,22 @@ class _Op:
             return self.plain(*args, **kwargs)
         device = "cpu" if isinstance(first.array, np.ndarray) else "cuda"
         dtype = low.get(device)
+        rounded = False
         if dtype is not None and self.name in FULL[device]:
             dtype = dtypes.float32
-        elif dtype is None or self.name not in LOW[device]:
+        elif dtype is not None and self.name in MIXED:
+            rounded = len({t.array.dtype for t in _tensors((args, kwargs))}) > 1
+            dtype = dtypes.float32 if rounded else None
+        elif self.name not in LOW[device]:
+            dtype = None
+        if dtype is None:
             return self.plain(*args, **kwargs)
         thread.low = None
         try:
-            return self.plain(*_cast(args, dtype), **_cast(kwargs, dtype))
+            result = self.plain(*_cast(args, dtype), **_cast(kwargs, dtype))
         finally:
             thread.low = low
+        return cast(result, first.array.dtype) if rounded else result
 
 
 def _tensors(value: Any) -> Iterator[Any]:
@@ -153,7 +163,7 @@ class _Exchange:
 
 def _find_ops() -> Iterator[tuple[str, types.FunctionType]]:
     """The listed ops among the functions of core/ops, each once."""
-    names, seen = set().union(*LOW.values(), *FULL.values()), set()
+    names, seen = set().union(*LOW.values(), *FULL.values(), MIXED), set()
     for info in pkgutil.iter_modules(ops.__path__):
         module = importlib.import_module(f"{ops.__name__}.{info.name}")
         for name in names & vars(module).keys():

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..autograd import wrap
 from ..backend import Array, array_module
-from ..dtypes import of
+from ..dtypes import finfo, float32, float64, of
 from .fused import record_fused
 from .join import cat
 from .shape import Size
@@ -128,12 +128,15 @@ def layer_norm(input: Any, normalized_shape: Any, weight: Any = None, bias: Any 
 
 
 def rms_norm(input: Any, normalized_shape: Any, weight: Any = None, eps: float | None = None) -> Any:
-    """Each sample's last dimensions divided by the root of their mean square, times weight; eps: the dtype's smallest.
+    """Each sample's last dimensions divided by the root of their mean square, times weight.
+
+    eps: by default that of the dtype, float32's for halves.
 
     Source: Zhang and Sennrich, 2019, https://arxiv.org/abs/1910.07467.
     """
     grid, affine = _rows(input, normalized_shape, weight)
-    eps = float(np.finfo(input.array.dtype).eps) if eps is None else eps
+    if eps is None:  # of the dtype that PyTorch computes in
+        eps = finfo(float64 if input.array.dtype == np.float64 else float32).eps
     return _normalized("FusedRmsNormBackward0", input, weight, None, grid, (1,), affine, eps, centred=False)
 
 

@@ -38,6 +38,8 @@ CASES: dict[str, Callable[..., Any]] = {
     "sum": lambda m, x, v, b, i, k, h: h.sum(),
     "prod": lambda m, x, v, b, i, k, h: h.prod(),
     "layer_norm": lambda m, x, v, b, i, k, h: m.nn.functional.layer_norm(x, (4,), v, v),
+    "norm of halves": lambda m, x, v, b, i, k, h: m.nn.functional.layer_norm(h, (4,), v, v),
+    "batch_norm": lambda m, x, v, b, i, k, h: m.nn.functional.batch_norm(h, None, None, v, v, training=True),
     "mse_loss": lambda m, x, v, b, i, k, h: m.nn.functional.mse_loss(h, x),
     "cross_entropy": lambda m, x, v, b, i, k, h: m.nn.functional.cross_entropy(h, m.tensor([0, 1, 2, 3])),
     "network": lambda m, x, v, b, i, k, h: m.nn.functional.linear(m.nn.functional.linear(x, x).relu(), x, v),

@@ -103,3 +103,9 @@ def partly(m: Any) -> Any:
 
 def test_gradients_towards_some_inputs(same: Callable[[Expression], None]) -> None:
     same(lambda m: [[round(v, 4) for v in t.flatten().tolist()] for part in partly(m)[:2] for t in part])
+
+
+def test_rms_norm_of_halves(same: Callable[..., None]) -> None:
+    for dtype in ("float16", "bfloat16"):
+        x = lambda m: m.tensor([[0.01, -0.02, 0.03]], dtype=getattr(m, dtype))  # noqa: B023
+        same(lambda m: m.nn.functional.rms_norm(x(m), (3,)))  # noqa: B023

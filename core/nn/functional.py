@@ -21,4 +21,5 @@ from ..ops.pool import *
 from ..ops.reduce import log_softmax as log_softmax
 from ..ops.reduce import softmax as softmax
 from ..ops.resample import *
+from ..ops.sample import *
 from ..ops.windows import *

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..autograd import RESULT
 from ..backend import Array, array_module
 from ..dtypes import of
 from ..generator import default_generator
@@ -90,7 +91,7 @@ def scaled_dot_product_attention(
             weights = where(seen, softmax(where(allowed | ~seen, scores, -math.inf), -1), 0.0)
         return (weights if drop is None else weights * drop) @ v
 
-    name, saved = "ScaledDotProductFlashAttentionForCpuBackward0", (weights, kept, result)
+    name, saved = "ScaledDotProductFlashAttentionForCpuBackward0", (weights, kept, RESULT)
     array = result.astype(dtype, copy=False)
     return record_fused(name, array, (query, key, value, added), vjp, composition, *saved)
 

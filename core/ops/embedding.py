@@ -125,10 +125,8 @@ def embedding_bag(
         if index.size:
             first = xp.searchsorted(bag, xp.arange(bags))
             full = xp.bincount(bag, minlength=bags) > 0
-            top = np.maximum.reduceat(rows.array, first[full], 0)
-            place = np.where(
-                rows.array == np.repeat(top, xp.bincount(bag)[full], 0), xp.arange(index.size)[:, None], index.size
-            )
+            top = np.maximum.reduceat(rows.array, first[full], 0)[(xp.cumsum(full) - 1)[bag]]
+            place = xp.where(rows.array == top, xp.arange(index.size)[:, None], index.size)
             best[full] = np.minimum.reduceat(place, first[full], 0)
         padded = cat([rows, wrap(xp.zeros((1, columns), rows.array.dtype))])
         return padded[best, xp.arange(columns)]

@@ -10,7 +10,7 @@ import numpy as np
 
 from ... import creation
 from ...autograd import Variable, wrap
-from ...backend import to_host
+from ...backend import device_of, to_device, to_host
 from ...ops.join import stack
 from ...ops.pad import pad
 
@@ -64,12 +64,13 @@ def pack_padded_sequence(
     enforce_sorted: the lengths must not increase; else they are sorted, and the order is remembered.
     """
     sizes = to_host(lengths.array) if isinstance(lengths, Variable) else np.asarray(lengths, np.int64)
-    order = None
+    padded = input.transpose(0, 1) if batch_first else input
+    indices: tuple[Any, ...] = ()
     if not enforce_sorted:
         order = np.argsort(-sizes, kind="stable")
         sizes = sizes[order]
-        input = input[order if batch_first else (slice(None), order)]
-    padded = input.transpose(0, 1) if batch_first else input
+        indices = _beside(order, input), _beside(np.argsort(order), input)
+        padded = padded[:, indices[0]]
     if len(sizes) != padded.array.shape[1]:
         raise RuntimeError(
             f"Expected `len(lengths)` to be equal to batch_size, but got {len(sizes)} (batch_size="
@@ -86,8 +87,12 @@ def pack_padded_sequence(
             "Length of all samples has to be greater than 0, but found an element in 'lengths' that is <= 0"
         )
     inside = _inside(sizes)
-    indices = () if order is None else (wrap(order), wrap(np.argsort(order)))
-    return PackedSequence(padded[: len(inside)][wrap(inside)], wrap(inside.sum(1)), *indices)
+    return PackedSequence(padded[: len(inside)][_beside(inside, input)], wrap(inside.sum(1)), *indices)
+
+
+def _beside(array: np.ndarray, other: Any) -> Any:
+    """A tensor of the array, on the other tensor's device."""
+    return wrap(to_device(array, device_of(other.array)))
 
 
 def _inside(lengths: np.ndarray) -> np.ndarray:
@@ -111,7 +116,7 @@ def pad_packed_sequence(
     inside = np.arange(batch) < sizes[:, None]
     whole = np.zeros(shape[:2], bool)
     whole[:steps] = inside
-    padded[wrap(whole)] = data
+    padded[_beside(whole, data)] = data
     lengths = inside.sum(0)
     if sequence.unsorted_indices is not None:
         padded = padded[:, sequence.unsorted_indices]

@@ -23,6 +23,7 @@ from .slices import view_at
 __all__ = ["index_put"]
 
 FULL = slice(None)
+INDICES = frozenset(map(np.dtype, (np.int64, np.int32, np.uint8, np.bool_)))  # what tensors of indices may hold
 Key = tuple[Any, ...]
 
 
@@ -31,6 +32,8 @@ def getitem(input: Any, index: Any) -> Any:
     try:
         if index.__class__ is int:  # the ellipsis makes NumPy answer with a view where it would give a number
             return view_at("SelectBackward0", input, (index, ...))
+        if index.__class__ is slice and index.step is None and input.array.ndim:
+            return view_at("SliceBackward0", input, index)
         first, rest, name, tensors = _parsed(input.array, index)
         view = input if rest and name == "AliasBackward0" else view_at(name, input, first)
         return view if not rest else picked("IndexBackward0", view, rest, *tensors)
@@ -112,25 +115,26 @@ def _stands_for_tuple(index: Any) -> bool:
 
 def _meaning(part: Any) -> Any:
     """What a part of an index means: None, Ellipsis, a slice, int, bool, or an array or tensor of integers or bools."""
-    if part is None or part is Ellipsis or part.__class__ is int or isinstance(part, slice):
-        return part
-    if isinstance(part, (bool, np.bool_)):
-        return bool(part)
-    if isinstance(part, np.integer):
-        return int(part)
-    if isinstance(part, Sequence) and not isinstance(part, str):
-        part = np.asarray(part)
-        part = part if part.size else part.astype(np.int64)
     if isinstance(part, Variable):
         array = part.array
+    elif part is None or part is Ellipsis or part.__class__ is int or isinstance(part, slice):
+        return part
+    elif isinstance(part, (bool, np.bool_)):
+        return bool(part)
+    elif isinstance(part, np.integer):
+        return int(part)
     elif is_array(part):
         array = part
+    elif isinstance(part, Sequence) and not isinstance(part, str):
+        part = array = np.asarray(part)
+        if not array.size:
+            part = array = array.astype(np.int64)
     else:
         raise IndexError(
             "only integers, slices (`:`), ellipsis (`...`), None and long or byte Variables are valid indices (got "
             f"{type(part).__name__})"
         )
-    if array.dtype not in (np.int64, np.int32, np.uint8, np.bool_):
+    if array.dtype not in INDICES:
         raise IndexError("tensors used as indices must be long, int, byte or bool tensors")
     if array.dtype == np.uint8:  # PyTorch's masks from before it had bool
         part = array = array.astype(bool)

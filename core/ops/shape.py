@@ -203,10 +203,12 @@ def transpose(input: Any, dim0: int, dim1: int) -> Any:
     """Two dimensions exchanged: a view."""
     ndim = input.array.ndim
     a, b = normalize_dim(dim0, ndim), normalize_dim(dim1, ndim)
-    if not ndim:
-        return record_view("TransposeBackward0", lambda a: a.reshape(()), input, lambda g: g.reshape(()))
-    swap = lambda v: v.swapaxes(a, b)  # an array's method, and a Tensor's
-    return record_view("TransposeBackward0", swap, input, swap)
+    return _swapped("TransposeBackward0", input, a, b)
+
+
+def _swapped(name: str, input: Any, a: int, b: int) -> Any:
+    swap = (lambda v: v.swapaxes(a, b)) if input.array.ndim else lambda v: v[...]  # what arrays and Tensors have
+    return record_view(name, swap, input, swap)
 
 
 swapaxes = swapdims = transpose
@@ -241,7 +243,7 @@ def t(input: Any) -> Any:
     """A matrix transposed; a vector or scalar as it is. RuntimeError beyond two dimensions."""
     if input.array.ndim > 2:
         raise RuntimeError(f"t() expects a tensor with <= 2 dimensions, but self is {input.array.ndim}D")
-    return _permuted("TBackward0", input, tuple(reversed(range(input.array.ndim))))
+    return _swapped("TBackward0", input, 0, input.array.ndim - 1)
 
 
 def adjoint(input: Any) -> Any:

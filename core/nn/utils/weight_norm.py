@@ -15,7 +15,7 @@ __all__ = ["remove_weight_norm", "weight_norm"]
 M = TypeVar("M", bound=Module)
 
 
-def _length(weight: Any, dim: int) -> Any:
+def length(weight: Any, dim: int) -> Any:
     """The 2-norm over all dimensions but dim, which stay as 1; over all of them for -1."""
     if dim == -1:
         return (weight * weight).sum().sqrt()
@@ -31,8 +31,8 @@ class _Normalized:
         self.handle: Any = None
 
     def weight(self, module: Module) -> Any:
-        length, direction = getattr(module, f"{self.name}_g"), getattr(module, f"{self.name}_v")
-        return direction * (length / _length(direction, self.dim))
+        lengths, direction = getattr(module, f"{self.name}_g"), getattr(module, f"{self.name}_v")
+        return direction * (lengths / length(direction, self.dim))
 
     def __call__(self, module: Module, args: Any) -> None:
         setattr(module, self.name, self.weight(module))
@@ -50,7 +50,7 @@ def weight_norm(module: M, name: str = "weight", dim: int | None = 0) -> M:
     weight = getattr(module, name)
     delattr(module, name)
     with no_grad():
-        module.register_parameter(f"{name}_g", Parameter(_length(weight, hook.dim)))
+        module.register_parameter(f"{name}_g", Parameter(length(weight, hook.dim)))
     module.register_parameter(f"{name}_v", Parameter(weight.data))
     hook(module, ())
     hook.handle = module.register_forward_pre_hook(hook)

@@ -289,7 +289,20 @@ def test_a_failed_load_changes_nothing() -> None:
     before = model.weight.tolist()
     with pytest.raises(RuntimeError, match="size mismatch for bias"):
         model.load_state_dict({"weight": mpigrad.zeros(3, 2), "bias": mpigrad.zeros(2)})
+    with pytest.raises(RuntimeError, match="Missing key"):
+        model.load_state_dict({"weight": mpigrad.zeros(3, 2)})
     assert model.weight.tolist() == before
+
+
+def test_a_deleted_buffer_is_forgotten() -> None:
+    model = nn.Module()
+    model.register_buffer("count", mpigrad.ones(1), persistent=False)
+    del model.count
+    model.count = nn.Parameter(mpigrad.ones(1))
+    del model.count
+    model.register_buffer("count", mpigrad.ones(1))
+    model.other, model.count = 1, None
+    assert not model._non_persistent_buffers_set and list(model.state_dict()) == []
 
 
 def test_loading_casts() -> None:

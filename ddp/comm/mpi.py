@@ -13,6 +13,7 @@ import numpy as np
 from mpi4py import MPI
 
 from ...core.backend import Array, array_module, to_host
+from ...core.dtypes import widened
 from .protocol import DEFAULT_TIMEOUT, Communicator
 
 OPS = {"sum": MPI.SUM, "max": MPI.MAX, "min": MPI.MIN}
@@ -36,7 +37,7 @@ class MPICommunicator(Communicator):
         self._duplicates: list[tuple[weakref.ref[MPICommunicator], MPI.Intracomm]] = []
 
     def _all_reduce(self, array: Array, op: str) -> None:
-        host = _contiguous(array)
+        host = _contiguous(widened(array))  # MPI cannot add halves up
         flat = host.reshape(-1)
         for start in range(0, flat.size, LARGEST_COUNT):
             self._comm.Allreduce(MPI.IN_PLACE, flat[start : start + LARGEST_COUNT], OPS[op])
@@ -45,7 +46,7 @@ class MPICommunicator(Communicator):
 
     def _broadcast(self, array: Array, root: int) -> None:
         host = _contiguous(array)
-        flat = host.reshape(-1)
+        flat = host.reshape(-1).view(np.uint8)  # bytes: MPI knows no bfloat16
         for start in range(0, flat.size, LARGEST_COUNT):
             self._comm.Bcast(flat[start : start + LARGEST_COUNT], root)
         if host is not array:

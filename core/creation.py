@@ -1,4 +1,4 @@
-"""Functions that make tensors."""
+"""Functions that make tensors. memory_format: accepted by the `_like` functions; what they make is contiguous."""
 
 from __future__ import annotations
 
@@ -237,33 +237,56 @@ def full(
     requires_grad: bool = False,
 ) -> Tensor:
     """All fill_value."""
+    if isinstance(fill_value, Tensor):
+        fill_value = fill_value.item()
     kind = dtype.numpy if dtype else dtypes.of_number(fill_value)
     return _finish(module_of(_device(device)).full(_shape((size,)), fill_value, kind), None, requires_grad)
 
 
 def zeros_like(
-    input: Tensor, *, dtype: Dtype | None = None, device: Where = None, requires_grad: bool = False
+    input: Tensor,
+    *,
+    dtype: Dtype | None = None,
+    device: Where = None,
+    requires_grad: bool = False,
+    memory_format: Any = None,
 ) -> Tensor:
     """All 0, in input's shape and dtype."""
     return full(input.shape, 0, dtype=dtype or input.dtype, device=device or input.device, requires_grad=requires_grad)
 
 
 def ones_like(
-    input: Tensor, *, dtype: Dtype | None = None, device: Where = None, requires_grad: bool = False
+    input: Tensor,
+    *,
+    dtype: Dtype | None = None,
+    device: Where = None,
+    requires_grad: bool = False,
+    memory_format: Any = None,
 ) -> Tensor:
     """All 1, in input's shape and dtype."""
     return full(input.shape, 1, dtype=dtype or input.dtype, device=device or input.device, requires_grad=requires_grad)
 
 
 def empty_like(
-    input: Tensor, *, dtype: Dtype | None = None, device: Where = None, requires_grad: bool = False
+    input: Tensor,
+    *,
+    dtype: Dtype | None = None,
+    device: Where = None,
+    requires_grad: bool = False,
+    memory_format: Any = None,
 ) -> Tensor:
     """Unset elements, in input's shape and dtype."""
     return empty(input.shape, dtype=dtype or input.dtype, device=device or input.device, requires_grad=requires_grad)
 
 
 def full_like(
-    input: Tensor, fill_value: complex, *, dtype: Dtype | None = None, device: Where = None, requires_grad: bool = False
+    input: Tensor,
+    fill_value: complex,
+    *,
+    dtype: Dtype | None = None,
+    device: Where = None,
+    requires_grad: bool = False,
+    memory_format: Any = None,
 ) -> Tensor:
     """All fill_value, in input's shape and dtype."""
     kind, where = dtype or input.dtype, device or input.device
@@ -409,6 +432,7 @@ def rand_like(
     dtype: Dtype | None = None,
     device: Where = None,
     requires_grad: bool = False,
+    memory_format: Any = None,
 ) -> Tensor:
     """Draws from U[0, 1) in input's shape, dtype and device."""
     kind, where = dtype or input.dtype, device or input.device
@@ -422,6 +446,7 @@ def randn_like(
     dtype: Dtype | None = None,
     device: Where = None,
     requires_grad: bool = False,
+    memory_format: Any = None,
 ) -> Tensor:
     """Draws from N(0, 1) in input's shape, dtype and device."""
     kind, where = dtype or input.dtype, device or input.device
@@ -437,6 +462,7 @@ def randint_like(
     dtype: Dtype | None = None,
     device: Where = None,
     requires_grad: bool = False,
+    memory_format: Any = None,
 ) -> Tensor:
     """Integers from low (0 if left out: `randint_like(input, high)`) to high - 1 in input's shape, dtype and device."""
     first, last = (0, low) if high is None else (low, high)

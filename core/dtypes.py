@@ -8,6 +8,7 @@ The halves, float16 and bfloat16, are computed with in float32 and rounded once,
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable
 from typing import Any
 
@@ -18,8 +19,9 @@ from .backend import Array
 
 # fmt: off
 __all__ = [
-    "bfloat16", "bool_", "can_cast", "dtype", "finfo", "float16", "float32", "float64", "get_default_dtype", "iinfo",
-    "int8", "int16", "int32", "int64", "promote_types", "result_type", "set_default_dtype", "uint8",
+    "bfloat16", "bool_", "can_cast", "channels_last", "contiguous_format", "dtype", "finfo", "float16", "float32",
+    "float64", "get_default_dtype", "iinfo", "int8", "int16", "int32", "int64", "memory_format", "preserve_format",
+    "promote_types", "result_type", "set_default_dtype", "uint8",
 ]
 # fmt: on
 
@@ -91,6 +93,20 @@ def set_default_dtype(d: dtype) -> None:
     if not d.is_floating_point:
         raise TypeError("only floating-point types are supported as the default type")
     _default = d
+
+
+class memory_format(enum.Enum):
+    """How dimensions lie in memory. Accepted where PyTorch takes it; tensors made here are contiguous."""
+
+    contiguous_format = "contiguous_format"
+    preserve_format = "preserve_format"
+    channels_last = "channels_last"
+
+    def __repr__(self) -> str:
+        return f"mpigrad.{self.value}"
+
+
+contiguous_format, preserve_format, channels_last = memory_format
 
 
 # --- promotion ------------------------------------------------------------------------------------------------------

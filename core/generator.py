@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from .backend import CPU
 from .dtypes import FLOATING, HALVES, finfo, of
 
 # fmt: off
@@ -110,7 +111,7 @@ class Generator:
     def __init__(self, device: Any = "cpu") -> None:
         if str(device) != "cpu":
             raise RuntimeError(f"Generator draws the CPU's stream: `device` must be 'cpu', but is {str(device)!r}")
-        self.device = "cpu"
+        self.device = CPU
         self._engine = np.random.MT19937(0)
         self.manual_seed(DEFAULT_SEED)
 
@@ -185,7 +186,7 @@ class Generator:
         return self.state_bytes()
 
     def __setstate__(self, state: NDArray[np.uint8]) -> None:
-        self.device, self._engine = "cpu", np.random.MT19937(0)
+        self.device, self._engine = CPU, np.random.MT19937(0)
         self.set_state(state)
 
     def random_raw(self, n: int) -> NDArray[np.uint32]:

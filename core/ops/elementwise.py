@@ -173,7 +173,7 @@ def _sign(x: Array) -> Array:
 
 def _share(g: Any, winner: Any, loser: Any) -> Any:
     """g where winner > loser, half of it on a tie, all of it beside NaN: what flows to winner through maximum."""
-    return where(winner < loser, 0.0, where(winner == loser, g * 0.5, g))
+    return (where(winner < loser, 0.0, g) + where(winner <= loser, 0.0, g)) * 0.5
 
 
 def add(input: Any, other: Any, *, alpha: complex = 1) -> Any:

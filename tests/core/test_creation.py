@@ -112,6 +112,8 @@ SAME += [
     lambda m: [f(3, 4, k) for f in (m.tril_indices, m.triu_indices) for k in (-1, 0, 2)] + [m.tril_indices(0, 2)],
     lambda m: [m.asarray([1, 2]), m.asarray(np.ones(2)), (t := m.ones(2)).data_ptr() == m.asarray(t).data_ptr()],
     lambda m: [(t := m.ones(2)).data_ptr() == m.asarray(t, copy=True).data_ptr(), m.asarray(3.5, dtype=m.float64)],
+    lambda m: [m.zeros_like(m.ones(2), memory_format=m.preserve_format), m.full((2,), m.tensor(3)), m.preserve_format],
+    lambda m: m.Generator().device,
     lambda m: [m.is_tensor(m.ones(1)), m.is_tensor([1]), m.numel(m.ones(2, 3)), m.is_floating_point(m.tensor(1))],
     lambda m: [m.is_complex(m.ones(1)), m.ones(1).is_signed(), m.ones(1, dtype=m.uint8).is_signed()],
     lambda m: [

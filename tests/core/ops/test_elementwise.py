@@ -182,7 +182,23 @@ def test_in_place(op: str, same: Any) -> None:
         call(mpigrad)
 
 
+def grad(call: Any) -> Any:
+    """The gradients of a function of two tensors, with an infinite and a NaN gradient among those that flow back."""
+
+    def gradients(m: Any) -> Any:
+        a, b = (m.tensor(v, requires_grad=True) for v in ([1.0, 2, 3, -1], [2.0, 1, 3, -2]))
+        call(m, a, b).backward(m.tensor([float("inf"), float("nan"), 1, float("-inf")]))
+        return [v.grad for v in (a, b)]
+
+    return gradients
+
+
 EXPRESSIONS: list[Any] = [
+    grad(lambda m, a, b: (a - b).relu()),
+    grad(lambda m, a, b: m.maximum(a, b)),
+    grad(lambda m, a, b: m.fmin(a, b)),
+    grad(lambda m, a, b: m.where(a > b, a, b)),
+    grad(lambda m, a, b: (a * b).clamp(-1, 2)),
     lambda m: m.tensor([True]) - m.tensor([True]),
     lambda m: m.tensor([True]) - 1,
     lambda m: 1 - m.tensor([True]),

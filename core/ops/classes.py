@@ -258,7 +258,7 @@ def multilabel_margin_loss(
     if target.array.shape != input.array.shape:
         raise RuntimeError(f"inconsistent target size: {list(target.shape)} for input of size: {list(input.shape)}")
     rows, classes = _rows_and_classes("multilabel_margin_loss", input, target.array.reshape(-1, target.array.shape[-1]))
-    valid = np.logical_and.accumulate(classes >= 0, 1)
+    valid = np.cumprod(classes >= 0, 1).astype(bool)
     lines = array_module(classes).arange(len(classes))[:, None]
     others = array_module(classes).ones(rows.array.shape, bool)
     others[(lines + 0 * classes)[valid], classes[valid]] = False

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import Array, special
+from ..backend import Array, array_module, special
 
 # log(cdf(x) / cdf(-x)) = x * P(x^2) for the cumulative distribution of N(0, 1), so that cdf(x) is the sigmoid of it and
 # erf(x / sqrt(2)) = tanh(x * P(x^2) / 2). Fitted for least relative error of erf by linear programming over 900
@@ -21,7 +21,7 @@ BLOCK = 2**14  # elements that are computed at once: their temporaries stay in t
 
 def in_blocks(x: Array, outputs: int, fill: Callable[..., None]) -> list[Array]:
     """New arrays like x, which fill(part, *parts of the outputs, scratch) computes part by part, in one dimension."""
-    flat = np.ascontiguousarray(x).reshape(-1)
+    flat = array_module(x).ascontiguousarray(x).reshape(-1)
     made = [np.empty_like(flat) for _ in range(outputs)]
     step = BLOCK if isinstance(x, np.ndarray) else max(x.size, 1)
     scratch = np.empty_like(flat[:step])

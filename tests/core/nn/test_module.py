@@ -298,11 +298,12 @@ def test_a_deleted_buffer_is_forgotten() -> None:
     model = nn.Module()
     model.register_buffer("count", mpigrad.ones(1), persistent=False)
     del model.count
+    assert not model._non_persistent_buffers_set
     model.count = nn.Parameter(mpigrad.ones(1))
     del model.count
     model.register_buffer("count", mpigrad.ones(1))
     model.other, model.count = 1, None
-    assert not model._non_persistent_buffers_set and list(model.state_dict()) == []
+    assert list(model.state_dict()) == []
 
 
 def test_loading_casts() -> None:

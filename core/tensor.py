@@ -25,6 +25,8 @@ PYTHON_TYPES: dict[Any, dtypes.dtype] = {float: dtypes.float64, int: dtypes.int6
 class Tensor(Methods, Exchange):
     """A multi-dimensional array of one dtype that can record how it was computed."""
 
+    __module__ = "mpigrad"  # where users find it, and what they see printed
+
     def __new__(cls, *data: Any, dtype: dtypes.dtype | None = None) -> Tensor:
         """A tensor of the default dtype with the elements of nested lists or an array, or with unset ones of a size.
 
@@ -413,6 +415,8 @@ def _device(where: Any) -> backend.device:
 
 class Parameter(Tensor):
     """A tensor that a Module registers as something to learn; requires gradients by default."""
+
+    __module__ = "mpigrad.nn.parameter"
 
     def __new__(cls, data: Tensor | None = None, requires_grad: bool = True) -> Parameter:
         """Over the same memory as data."""

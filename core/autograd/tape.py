@@ -230,15 +230,17 @@ def edge(source: Variable, vjp: Any, saved: Sequence[Any], result: Variable) -> 
     """What a node keeps for one of its inputs. The gradients of halves are computed in float32 and rounded once."""
     if source.array.itemsize == 2 and source.array.dtype in HALVES:
         vjp = _rounding(vjp.function if isinstance(vjp, Into) else vjp, isinstance(vjp, Into), source.array.dtype)
+    place = source.node or source
     if not saved:
-        return (source.node or source, vjp, (), ())
-    kept, versions = [], []
-    for item in saved:
+        return (place, vjp, (), ())
+    if len(saved) == 1:
+        item = saved[0]
         if item is RESULT:
-            item = Result(result)
-        kept.append(item)
-        versions.append(item.version[0] if hasattr(item, "version") else 0)
-    return (source.node or source, vjp, tuple(kept), tuple(versions))
+            return (place, vjp, (Result(result),), (result.version[0],))
+        return (place, vjp, (item,), (item.version[0] if isinstance(item, Variable) else 0,))
+    kept = tuple([Result(result) if item is RESULT else item for item in saved])
+    versions = tuple([item.version[0] if isinstance(item, (Variable, Result)) else 0 for item in kept])
+    return (place, vjp, kept, versions)
 
 
 def _rounding(function: Callable[..., Any], into: bool, dtype: np.dtype[Any]) -> Callable[..., Any]:

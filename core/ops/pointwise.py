@@ -35,6 +35,14 @@ def _kept(vjp: Vjp | None) -> tuple[str, ...]:
     return vjp.__code__.co_varnames[1 : vjp.__code__.co_argcount] if vjp else ()
 
 
+def _picker(vjp: Vjp | None) -> slice:
+    """The slice of (y, a, b) that a vjp takes after g: any one, two or three of them lie evenly apart."""
+    places = ["yab".index(name) for name in _kept(vjp)]
+    if not places:
+        return slice(0)
+    return slice(places[0], places[-1] + 1, places[1] - places[0] if len(places) > 1 else 1)
+
+
 def _snake(name: str) -> str:
     """The function's name from the node's: LogicalAnd to logical_and, Log1P to log1p."""
     return re.sub("(?<=[a-z])(?=[A-Z])", "_", name).lower()
@@ -99,7 +107,7 @@ def binary(
     puts behind the node's name for two tensors, beside a number, and behind a number.
     """
     node_names = [f"{name}Backward{digit}" for digit in digits]
-    a_keeps, b_keeps = (tuple("yab".index(n) for n in _kept(vjp)) for vjp in (da, db))
+    a_keeps, b_keeps = _picker(da), _picker(db)
 
     def op(input: Any, other: Any) -> Any:
         kind = other.__class__
@@ -121,13 +129,13 @@ def binary(
         if da is not None and thread.recording:
             edges: tuple[Any, ...] = ()
             shape = result.array.shape
-            operands = (RESULT, input, other)
+            operands: tuple[Any, ...] = (RESULT, input, other)
             if input.needs:
                 vjp: Any = da if x.shape == shape else _reduced(da, x.shape)
-                edges = (edge(input, vjp, [operands[i] for i in a_keeps] if a_keeps else (), result),)
+                edges = (edge(input, vjp, operands[a_keeps], result),)
             if not number and other.needs:
                 vjp = db if y.shape == shape else _reduced(db, y.shape)
-                edges += (edge(other, vjp, [operands[i] for i in b_keeps] if b_keeps else (), result),)
+                edges += (edge(other, vjp, operands[b_keeps], result),)
             if edges:
                 result.needs, result.node = True, Node(node_names[number], edges)
         return result

@@ -26,6 +26,7 @@ __all__ = [
 class Size(tuple[int, ...]):
     """The shape of a tensor: a tuple of ints that prints as PyTorch's; what is sliced from it or added is one too."""
 
+    __module__ = "mpigrad"
     __slots__ = ()
 
     def numel(self) -> int:

@@ -127,3 +127,12 @@ def test_halves(op: Callable[[Any, Any, Any], Any], dtype: str, torch: Any) -> N
         assert (str(got.dtype)[8:], got.shape) == (str(want.dtype)[6:], tuple(want.shape))
         tolerance = 2e-2 if dtype == "bfloat16" else 3e-3
         np.testing.assert_allclose(got.double().numpy(), want.double().numpy(), rtol=tolerance, atol=tolerance)
+
+
+def test_halves_are_computed_in_float32(torch: Any) -> None:
+    """Where a half would overflow on the way, and where ones would stop adding up."""
+    for m in (mpigrad, torch):
+        assert m.tensor([-12.0], dtype=m.float16).sigmoid().item() > 0
+        bias = m.zeros(1, dtype=m.bfloat16, requires_grad=True)
+        (m.ones(1000, dtype=m.bfloat16) + bias).sum().backward()
+        assert bias.grad.item() == 1000

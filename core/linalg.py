@@ -16,6 +16,7 @@ from .ops.decomposition import (
     eigvalsh,
     inv,
     lstsq,
+    matrix_power,
     matrix_rank,
     pinv,
     qr,
@@ -26,7 +27,7 @@ from .ops.decomposition import (
 )
 from .ops.elementwise import cast, mul
 from .ops.extremes import amax, amin
-from .ops.linalg import matmul, matrix_power
+from .ops.linalg import matmul
 from .ops.reduce import Dim, sum
 from .ops.shape import movedim, normalize_dim, unsqueeze
 from .ops.vectornorm import vector_norm

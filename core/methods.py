@@ -297,7 +297,7 @@ class Methods(Variable):
     addmm, addmv, addr, addbmm = linalg.addmm, linalg.addmv, linalg.addr, linalg.addbmm
     det, slogdet, logdet = decomposition.det, decomposition.slogdet, decomposition.logdet
     inverse, pinverse = decomposition.inverse, decomposition.pinverse
-    baddbmm, trace, matrix_power = linalg.baddbmm, linalg.trace, linalg.matrix_power
+    baddbmm, trace, matrix_power = linalg.baddbmm, linalg.trace, decomposition.matrix_power
     addmm_, addmv_, addr_ = in_place(linalg.addmm), in_place(linalg.addmv), in_place(linalg.addr)
     addbmm_, baddbmm_ = in_place(linalg.addbmm), in_place(linalg.baddbmm)
 

@@ -18,13 +18,13 @@ from ..backend import Array, array_module
 from ..dtypes import of
 from .elementwise import sum_to, where
 from .join import cat
-from .linalg import not_square
+from .linalg import matmul, not_square
 from .reduce import sum
 from .shape import squeeze, unsqueeze
 
 # fmt: off
 __all__ = [
-    "det", "inverse", "logdet", "pinverse", "slogdet",
+    "det", "inverse", "logdet", "matrix_power", "pinverse", "slogdet",
 ]
 # fmt: on
 
@@ -66,6 +66,27 @@ def inv(A: Any) -> Any:
 def inverse(input: Any) -> Any:
     """PyTorch's older name of `linalg.inv`."""
     return inv(input)
+
+
+def matrix_power(input: Any, n: int) -> Any:
+    """A square matrix (or a batch) to the power of n, by repeated squaring; of its inverse for negative n."""
+    shape = input.array.shape
+    if len(shape) < 2 or shape[-1] != shape[-2]:
+        raise RuntimeError(not_square("linalg.matrix_power", shape))
+    if n < 0:
+        return matrix_power(inv(input), -n)
+    if n == 0:
+        unit = array_module(input.array).zeros_like(input.array)
+        unit[...] = array_module(input.array).eye(shape[-1], dtype=unit.dtype)
+        return wrap(unit)
+    power, square = None, input
+    while n:
+        if n & 1:
+            power = square if power is None else matmul(power, square)
+        n >>= 1
+        if n:
+            square = matmul(square, square)
+    return power
 
 
 def det(A: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd import Into, record, wrap
+from ..autograd import Into, record
 from ..backend import Array, array_module, is_array
 from ..dtypes import of
 from .elementwise import mul
@@ -17,7 +17,7 @@ from .shape import cannot_expand, reshape
 
 # fmt: off
 __all__ = [
-    "addbmm", "addmm", "addmv", "addr", "baddbmm", "bmm", "dot", "ger", "matmul", "matrix_power", "mm", "mv", "outer",
+    "addbmm", "addmm", "addmv", "addr", "baddbmm", "bmm", "dot", "ger", "matmul", "mm", "mv", "outer",
     "trace", "vdot",
 ]
 # fmt: on
@@ -68,6 +68,8 @@ def product(a: Array, b: Array) -> Array:
     """a @ b, over a matrix b as one two-dimensional product; half precision adds up in float32."""
     if a.itemsize == 2 and a.dtype.kind not in "iu":
         return product(a.astype(np.float32), b.astype(np.float32)).astype(a.dtype)
+    if a.dtype.kind == "b":
+        raise NotImplementedError("\"addmm_impl_cpu_\" not implemented for 'Bool'")
     if b.ndim > 2 or not a.ndim * b.ndim:
         return a @ b
     if a.ndim > 2:
@@ -270,25 +272,6 @@ def not_square(name: str, shape: tuple[int, ...]) -> str:
     if len(shape) < 2:
         return f"{name}: The input tensor A must have at least 2 dimensions."
     return f"{name}: A must be batches of square matrices, but they are {shape[-2]} by {shape[-1]} matrices"
-
-
-def matrix_power(input: Any, n: int) -> Any:
-    """A square matrix (or a batch) multiplied with itself n times, by repeated squaring."""
-    shape = input.array.shape
-    if len(shape) < 2 or shape[-1] != shape[-2]:
-        raise RuntimeError(not_square("linalg.matrix_power", shape))
-    if n == 0:
-        unit = array_module(input.array).zeros_like(input.array)
-        unit[...] = array_module(input.array).eye(shape[-1], dtype=unit.dtype)
-        return wrap(unit)
-    power, square = None, input
-    while n:
-        if n & 1:
-            power = square if power is None else matmul(power, square)
-        n >>= 1
-        if n:
-            square = matmul(square, square)
-    return power
 
 
 def _product_into(a: Any, b: Any, out: Array | None) -> Any:

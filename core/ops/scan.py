@@ -10,7 +10,7 @@ from .. import return_types
 from ..autograd import RESULT, Variable, record, wrap
 from ..backend import Array, accumulate, array_module
 from ..dtypes import dtype as Dtype
-from ..dtypes import floating, in_single
+from ..dtypes import in_single, of
 from .along import placed
 from .compare import bitwise_xor
 from .elementwise import cast, exp, log, where
@@ -118,7 +118,9 @@ def logcumsumexp(input: Any, dim: int) -> Any:
     """log(cumsum(exp(x))), computed without overflow."""
     x = input.array
     axis = normalize_dim(dim, x.ndim)
-    value = _log_sum_to(floating(x), axis)
+    if x.dtype.kind in "iub":
+        raise NotImplementedError(f'"logcumsumexp_out_cpu" not implemented for {of(x.dtype)}')
+    value = _log_sum_to(x, axis)
 
     def vjp(g: Any, x: Any, y: Any) -> Any:
         # the sum over later places i of g_i exp(x - y_i), by the logarithms of the positive and of the negative g

@@ -30,6 +30,8 @@ def whatever_the_signs(op: str, number: int) -> Any:
 ROWS: list[tuple[Any, ...]] = [
     *[(op, linalg(op), (a,)) for op in ("inv", "det", "slogdet") for a in (SQUARE, BATCH)],
     *[(op, lambda m, a, op=op: getattr(m, op)(a), (BATCH,)) for op in ("inverse", "det", "slogdet")],
+    *[("matrix_power", lambda m, a, n=n: m.matrix_power(a, n), (SQUARE,), "name") for n in (2, 3, 6, -1, -3)],
+    ("matrix_power", lambda m, a: m.matrix_power(a, 0), (normal((2, 3, 3)),), "constant"),
     ("logdet", lambda m, a: m.logdet(a @ a.mT + m.eye(3, dtype=a.dtype)), (BATCH,), "name"),
     ("pinverse", lambda m, a: m.pinverse(a), (WIDE,)),
     *[("solve", linalg("solve"), (a, normal(b)), "name") for a, b in SYSTEMS],
@@ -74,6 +76,7 @@ def test_least_squares(same: Callable[[Any], None]) -> None:
     [
         lambda m: m.linalg.inv(m.ones(2, 3)),
         lambda m: m.linalg.inv(m.ones(2)),
+        lambda m: m.matrix_power(m.ones(2, 3), 2),
         lambda m: m.linalg.det(m.ones(2, 2, dtype=m.int64)),
         lambda m: m.linalg.solve(m.eye(2), m.ones(3, 1)),
         lambda m: m.linalg.qr(m.eye(2), "full"),

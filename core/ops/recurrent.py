@@ -131,7 +131,8 @@ def _forward(mode: str, x: Array, w: Array, bias: Any, projection: Any, steps: A
             full[at] += new
         else:
             z += hidden
-            np.tanh(z, out=full[at]) if mode == "RNN_TANH" else np.maximum(z, 0, out=full[at])
+            np.tanh(z, out=z) if mode == "RNN_TANH" else np.maximum(z, 0, out=z)
+            full[at] = z
         if shrink is not None:
             np.matmul(full[at], shrink, out=y[at])
         state[...] = y[at]
@@ -176,7 +177,7 @@ def _backward(
         inner = slope.copy()
         inner[:, 2] *= gate[:, 0]
     else:
-        slope = (1 - full * full if mode == "RNN_TANH" else (full > 0).astype(full.dtype))[:, None]
+        slope = 1 - gate * gate if mode == "RNN_TANH" else (gate > 0).astype(gate.dtype)
     wide = towards_y.copy() if projection is not None else None
     for at, size in reversed(steps):
         d = towards_h[:size] + towards_y[at]

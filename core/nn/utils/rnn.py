@@ -65,17 +65,17 @@ def pack_padded_sequence(
     """
     sizes = to_host(lengths.array) if isinstance(lengths, Variable) else np.asarray(lengths, np.int64)
     padded = input.transpose(0, 1) if batch_first else input
+    if len(sizes) != padded.array.shape[1]:
+        raise RuntimeError(
+            f"Expected `len(lengths)` to be equal to batch_size, but got {len(sizes)} (batch_size="
+            f"{padded.array.shape[1]})"
+        )
     indices: tuple[Any, ...] = ()
     if not enforce_sorted:
         order = np.argsort(-sizes, kind="stable")
         sizes = sizes[order]
         indices = _beside(order, input), _beside(np.argsort(order), input)
         padded = padded[:, indices[0]]
-    if len(sizes) != padded.array.shape[1]:
-        raise RuntimeError(
-            f"Expected `len(lengths)` to be equal to batch_size, but got {len(sizes)} (batch_size="
-            f"{padded.array.shape[1]})"
-        )
     if (sizes[1:] > sizes[:-1]).any():
         raise RuntimeError(
             "`lengths` array must be sorted in decreasing order when `enforce_sorted` is True. You can pass "

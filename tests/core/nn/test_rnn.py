@@ -121,3 +121,9 @@ def test_dropout_on_a_single_layer_is_warned_about() -> None:
 
     with pytest.warns(UserWarning, match="dropout option adds dropout after all but last recurrent layer"):
         nn.GRU(2, 2, dropout=0.5)
+
+
+@pytest.mark.parametrize("kind", ["RNN", "GRU"])
+def test_outputs_changed_in_place(kind: str, alike: Callable[..., None]) -> None:
+    """The gradient does not need them; torch refuses this of its LSTM."""
+    alike(lambda m: getattr(m.nn, kind)(5, 2), X, call=lambda f, x: f(x)[0].mul_(2))

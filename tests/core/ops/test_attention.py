@@ -97,3 +97,15 @@ def test_heads_are_joined_without_a_copy() -> None:
 
     q = mpigrad.ones(2, 3, 4, 5)
     assert mpigrad.nn.functional.scaled_dot_product_attention(q, q, q).transpose(1, 2).is_contiguous()
+
+
+def test_a_result_changed_in_place(same_class: Callable[..., None]) -> None:
+    """The gradient needs it."""
+
+    def expression(m: Any) -> Any:
+        q = m.ones(1, 1, 2, 2).requires_grad_()
+        y = m.nn.functional.scaled_dot_product_attention(q, q, q)
+        y.mul_(2)
+        y.sum().backward()
+
+    same_class(expression)

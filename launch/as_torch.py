@@ -18,6 +18,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 from ..core import backend
+from ..core.data import workers
 from .rank import launched_rank, launched_size, local_place
 
 mpigrad: Any = sys.modules[str(__package__).rpartition(".")[0]]
@@ -34,6 +35,7 @@ def install(device: str | None = None) -> None:
     if device not in (None, "cpu"):
         raise ValueError(f"expected device None or 'cpu', found {device!r}")
     backend.use_only(device)
+    workers.PRELUDE[:] = [f"from {__name__} import install", f"install({device!r})"]
     extras = _extras(device)
     ours = [name.removeprefix("mpigrad.") for name in sys.modules if name.startswith("mpigrad.")]
     paths = {f"torch.{path}" for path in ours if path.split(".")[0] in _PUBLIC}

@@ -27,8 +27,10 @@ import os, sys
 os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1", MPI4PY_RC_INITIALIZE="0")
 sys.path[:] = {path!r}
 from {package}.worker import nursery
+{prelude}
 nursery({descriptor})
 """
+PRELUDE: list[str] = []  # lines of code that worker processes run before they import the program's main module
 
 
 class Nursery:
@@ -43,7 +45,9 @@ class Nursery:
         self.owner, self.lock = os.getpid(), threading.Lock()
         self.control, theirs = socket.socketpair()
         with theirs:
-            code = _NURSERY.format(path=sys.path, package=__package__, descriptor=theirs.fileno())
+            code = _NURSERY.format(
+                path=sys.path, package=__package__, prelude="\n".join(PRELUDE), descriptor=theirs.fileno()
+            )
             flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
             self.process = subprocess.Popen(
                 [os.fsdecode(spawn.get_executable()), *flags, "-c", code],

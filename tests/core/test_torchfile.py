@@ -344,6 +344,7 @@ def test_damaged_files_are_errors(data: st.DataObject) -> None:
     """Bytes that are changed, cut out or put in: the same value, or an error that names the file."""
     content = bytearray(GOOD)
     for _ in range(data.draw(st.integers(1, 3))):
+        content = content or bytearray(b"x")
         at = data.draw(st.integers(0, len(content) - 1))
         kind = data.draw(st.sampled_from(["flip", "set", "cut", "put", "end"]))
         if kind == "flip":

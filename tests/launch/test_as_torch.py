@@ -111,7 +111,7 @@ from torch.utils.checkpoint import checkpoint
 from torch.autograd import Function, grad
 from torch.nn.utils import clip_grad_norm_
 import mpigrad
-assert torch.Tensor is mpigrad.Tensor and F.relu is mpigrad.relu and torch.nn.Linear is mpigrad.nn.Linear
+assert torch.Tensor is mpigrad.Tensor and F.relu is mpigrad.nn.functional.relu and torch.nn.Linear is mpigrad.nn.Linear
 model = torch.compile(torch.nn.Linear(2, 2))
 assert torch.compile(mode="default")(model) is model
 torch.backends.cudnn.deterministic = True

@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import platform
 import shlex
 import sys
 import tempfile
@@ -44,7 +43,6 @@ def run(options: argparse.Namespace) -> int:
             return _refuse(str(error))
         installation = None  # one process needs no launcher
 
-    libc, libc_version = platform.libc_ver()
     command, additions = build_command(
         installation,
         options.ranks,
@@ -53,7 +51,6 @@ def run(options: argparse.Namespace) -> int:
         env=os.environ,
         cores=len(usable_cores()),
         is_root=os.geteuid() == 0,
-        glibc=tuple(map(int, libc_version.split("."))) if libc == "glibc" else (),
         label=options.label,
     )
     if options.dry_run:

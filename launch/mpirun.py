@@ -76,19 +76,18 @@ def build_command(
     env: Mapping[str, str],
     cores: int,
     is_root: bool,
-    glibc: tuple[int, ...],
     label: bool = False,
 ) -> tuple[list[str], dict[str, str]]:
     """The command that starts `script` on so many ranks, and what it adds to the environment `env`.
 
     A pure function. `script` is a path or `-m` and a module, then arguments. Without an installation the command is
-    one plain process. `cores` counts the physical cores to use; `glibc` is the C library's version, empty for another
-    library. What the user has set in `env` stays, except for the variables that tie the ranks to their launcher.
+    one plain process. `cores` counts the physical cores to use. What the user has set in `env` stays, except for the
+    variables that tie the ranks to their launcher.
     """
     # Ranks bind themselves to their share of the cores (see cores.py): the launchers' own options put all
     # threads of a rank on one core, or refuse shares that do not fit into a package.
     ties = {WORLD_SIZE: str(ranks)}
-    settings = {"OMP_NUM_THREADS": str(max(1, cores // ranks)), **_malloc_settings(glibc)}
+    settings = {"OMP_NUM_THREADS": str(max(1, cores // ranks))}
     command = [python, "-m", "mpigrad.launch.rank", *script]
     if installation is None:
         assert ranks == 1, "several ranks need a launcher"
@@ -114,19 +113,6 @@ def build_command(
     if installation.libmpi is not None:
         ties["MPI4PY_LIBMPI"] = str(installation.libmpi)
     return [str(installation.mpirun), "-n", str(ranks), *options, *command], _unset(settings, env) | ties
-
-
-def _malloc_settings(glibc: tuple[int, ...]) -> dict[str, str]:
-    """Keep freed arrays in the process: glibc gives large ones back, and the next op pays for their pages again."""
-    if not glibc:
-        return {}
-    # Older versions ignore a threshold above 32 MiB, and 128 KiB would stay in force.
-    threshold = 1 << 30 if glibc >= (2, 36) else 32 << 20
-    return {
-        "MALLOC_MMAP_THRESHOLD_": str(threshold),
-        "MALLOC_TRIM_THRESHOLD_": str(2 << 30),
-        "MALLOC_TOP_PAD_": str(64 << 20),
-    }
 
 
 def _unset(settings: Mapping[str, str], env: Mapping[str, str]) -> dict[str, str]:

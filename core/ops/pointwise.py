@@ -82,7 +82,8 @@ def unary(
             raise not_implemented(op, dtype) from None
         if input.needs and vjp is not None and thread.recording:
             saved = (input,) if keeps_x else (RESULT,) if keeps_y else (input, RESULT) if keeps_both else ()
-            result.needs, result.node = True, Node(node_name, (edge(input, vjp, saved, result),))
+            found = edge(input, vjp, saved, result) if saved else (input.node or input, vjp, (), ())
+            result.needs, result.node = True, Node(node_name, (found,))
         return result
 
     op.__name__ = op.__qualname__ = _snake(name)
@@ -132,10 +133,12 @@ def binary(
             operands: tuple[Any, ...] = (RESULT, input, other)
             if input.needs:
                 vjp: Any = da if x.shape == shape else _reduced(da, x.shape)
-                edges = (edge(input, vjp, operands[a_keeps], result),)
+                saved = operands[a_keeps]
+                edges = (edge(input, vjp, saved, result) if saved else (input.node or input, vjp, (), ()),)
             if not number and other.needs:
                 vjp = db if y.shape == shape else _reduced(db, y.shape)
-                edges += (edge(other, vjp, operands[b_keeps], result),)
+                saved = operands[b_keeps]
+                edges += (edge(other, vjp, saved, result) if saved else (other.node or other, vjp, (), ()),)
             if edges:
                 result.needs, result.node = True, Node(node_names[number], edges)
         return result

@@ -9,11 +9,6 @@ from mpigrad.launch.mpirun import Installation, MPINotFound, build_command, find
 MPICH = Installation("mpich", Path("/m/bin/mpirun"), Path("/m/lib/libmpi.so.12"))
 OPENMPI = Installation("openmpi", Path("/o/bin/mpirun"), Path("/o/lib/libmpi.so.40"))
 INTEL = Installation("impi", Path("/i/bin/mpiexec"), None)
-MALLOC = {
-    "MALLOC_MMAP_THRESHOLD_": str(2**30),
-    "MALLOC_TRIM_THRESHOLD_": str(2**31),
-    "MALLOC_TOP_PAD_": str(2**26),
-}
 RANK = ["/py", "-m", "mpigrad.launch.rank"]
 
 
@@ -24,7 +19,6 @@ def build(
     env: dict[str, str] | None = None,
     cores: int = 8,
     is_root: bool = False,
-    glibc: tuple[int, ...] = (2, 36),
     label: bool = False,
 ) -> tuple[list[str], dict[str, str]]:
     return build_command(
@@ -35,7 +29,6 @@ def build(
         env=env or {},
         cores=cores,
         is_root=is_root,
-        glibc=glibc,
         label=label,
     )
 
@@ -45,7 +38,6 @@ def test_mpich() -> None:
     assert command == ["/m/bin/mpirun", "-n", "4", *RANK, "train.py", "--lr", "0.1"]
     assert additions == {
         "OMP_NUM_THREADS": "2",
-        **MALLOC,
         "MPIGRAD_WORLD_SIZE": "4",
         "MPI4PY_LIBMPI": "/m/lib/libmpi.so.12",
     }
@@ -59,7 +51,6 @@ def test_openmpi() -> None:
     ]
     assert additions == {
         "OMP_NUM_THREADS": "2",
-        **MALLOC,
         "OMPI_MCA_btl": "^ofi",
         "OMPI_MCA_osc": "^ucx",
         "OMPI_MCA_btl_base_warn_component_unused": "0",
@@ -75,11 +66,11 @@ def test_openmpi() -> None:
 def test_intel_mpi_and_a_library_left_to_mpi4py() -> None:
     command, additions = build(INTEL, 16, label=True)
     assert command == ["/i/bin/mpiexec", "-n", "16", "-prepend-rank", *RANK, "train.py", "--lr", "0.1"]
-    assert additions == {"OMP_NUM_THREADS": "1", **MALLOC, "I_MPI_PIN": "off", "MPIGRAD_WORLD_SIZE": "16"}
+    assert additions == {"OMP_NUM_THREADS": "1", "I_MPI_PIN": "off", "MPIGRAD_WORLD_SIZE": "16"}
 
 
 def test_one_process_without_mpi() -> None:
-    command, additions = build(None, 1, glibc=())
+    command, additions = build(None, 1)
     assert command == [*RANK, "train.py", "--lr", "0.1"]
     assert additions == {"OMP_NUM_THREADS": "8", "MPIGRAD_WORLD_SIZE": "1"}
 
@@ -94,17 +85,12 @@ def test_more_ranks_than_cores() -> None:
 def test_the_user_has_the_last_word_except_on_the_tie_to_the_launcher() -> None:
     mine = {
         "OMP_NUM_THREADS": "3",
-        "MALLOC_TOP_PAD_": "0",
         "OMPI_MCA_btl": "self,sm",
         "MPI4PY_LIBMPI": "/elsewhere/libmpi.so",
     }
     additions = build(OPENMPI, 2, env=mine)[1]
     assert mine.keys() & additions.keys() == {"MPI4PY_LIBMPI"}
     assert additions["MPI4PY_LIBMPI"] == "/o/lib/libmpi.so.40"
-
-
-def test_old_glibc_takes_no_threshold_above_32_mib() -> None:
-    assert build(MPICH, 2, glibc=(2, 28))[1]["MALLOC_MMAP_THRESHOLD_"] == str(2**25)
 
 
 def launcher(path: Path, version: str, status: int = 0) -> Path:

@@ -79,6 +79,31 @@ class Tensor(Methods, Exchange):
         """The number of elements."""
         return int(self.array.size)
 
+    ndimension, nelement = dim, numel
+
+    @property
+    def itemsize(self) -> int:
+        """The bytes of one element."""
+        return int(self.array.itemsize)
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of all elements."""
+        return int(self.array.nbytes)
+
+    @property
+    def is_cpu(self) -> bool:
+        """Whether the elements are in the host's memory."""
+        return isinstance(self.array, np.ndarray)
+
+    def get_device(self) -> int:
+        """The number of the GPU that holds the elements; -1 for the CPU."""
+        return -1 if self.is_cpu else int(self.array.device.id)
+
+    def is_same_size(self, other: Tensor) -> bool:
+        """Whether other has the same shape."""
+        return bool(self.array.shape == other.array.shape)
+
     def element_size(self) -> int:
         """The bytes of one element."""
         return int(self.array.itemsize)

@@ -42,15 +42,20 @@ from .core.ops.compare import *
 from .core.ops.contraction import *
 from .core.ops.conv import *
 from .core.ops.decomposition import *
+from .core.ops.distance import bilinear as bilinear
 from .core.ops.distance import cdist as cdist
 from .core.ops.distance import cosine_similarity as cosine_similarity
 from .core.ops.distance import pairwise_distance as pairwise_distance
+from .core.ops.dropout import dropout as dropout
 from .core.ops.elementwise import *
 from .core.ops.extremes import *
 from .core.ops.gather import *
 from .core.ops.index import *
 from .core.ops.join import *
 from .core.ops.linalg import *
+from .core.ops.norm import group_norm as group_norm
+from .core.ops.norm import layer_norm as layer_norm
+from .core.ops.norm import rms_norm as rms_norm
 from .core.ops.pointwise import *
 from .core.ops.pool import adaptive_avg_pool1d as adaptive_avg_pool1d
 from .core.ops.pool import avg_pool1d as avg_pool1d

@@ -21,7 +21,7 @@ FEW = 1024  # elements, see add_scaled
 
 # Bytes that a rule works on at a time: on a CPU few enough that they stay in the cache through the rule's passes, on a
 # GPU so many that starting the kernels costs nothing beside them. Both are many enough, and the scratch memory small.
-CPU_BLOCK, GPU_BLOCK = 1 << 18, 1 << 24
+CPU_BLOCK, GPU_BLOCK = 1 << 21, 1 << 24
 
 NOT_NEGATIVE = {
     "lr": "learning rate",

@@ -123,6 +123,16 @@ assert torch.__version__.startswith("2.")
     assert done.returncode == 0, done.stderr
 
 
+def test_tensorboard(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboardX", reason="the plot extra (tensorboardX) is not installed")
+    done = run(
+        "from torch.utils.tensorboard import SummaryWriter\n"
+        f"with SummaryWriter({str(tmp_path)!r}) as writer: writer.add_scalar('loss', 0.5, 1)"
+    )
+    assert done.returncode == 0, done.stderr
+    assert any(path.name.startswith("events.out") for path in tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ("code", "words"),
     [

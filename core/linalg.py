@@ -25,9 +25,10 @@ from .ops.decomposition import (
     svd,
     svdvals,
 )
-from .ops.elementwise import cast, mul
+from .ops.elementwise import mul
 from .ops.extremes import amax, amin
 from .ops.linalg import matmul
+from .ops.pointwise import cast
 from .ops.reduce import Dim, sum
 from .ops.shape import movedim, normalize_dim, unsqueeze
 from .ops.vectornorm import vector_norm

@@ -14,8 +14,8 @@ from .autograd import Node, RemovableHandle, Variable, bind_tensor_class, wrap
 from .backend import CPU, device_of, is_array, to_device, to_host
 from .dlpack import Exchange
 from .methods import Methods
-from .ops import elementwise
 from .ops import shape as shapes
+from .ops.pointwise import cast
 from .ops.shape import Size
 from .printing import tensor_text
 
@@ -411,7 +411,7 @@ class Tensor(Methods, Exchange):
             elif arg is not None:
                 device = arg
         copy = copy or flags[1:] == [True]
-        result = self if dtype is None else elementwise.cast(self, dtype.numpy)
+        result = self if dtype is None else cast(self, dtype.numpy)
         if device is not None:
             here, there = result.device, _device(device)
             data = to_device(result.array, there)
@@ -431,7 +431,7 @@ class Tensor(Methods, Exchange):
 
     def astype(self, dtype: Any) -> Tensor:
         """NumPy's name for `to(dtype)`; takes NumPy dtypes."""
-        return elementwise.cast(self, np.dtype(dtype))  # type: ignore[no-any-return]
+        return cast(self, np.dtype(dtype))  # type: ignore[no-any-return]
 
 
 def _device(where: Any) -> backend.device:

@@ -23,7 +23,7 @@ from .. import dtypes, ops
 from ..autograd import Variable
 from ..autograd import thread as tape
 from ..backend import cuda_device_count
-from ..ops.elementwise import cast
+from ..ops.pointwise import cast
 
 __all__ = ["autocast", "get_autocast_dtype", "is_autocast_available", "is_autocast_enabled"]
 

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from ..autograd import Variable, record
-from ..backend import Array, add_at, array_module
+from ..backend import Array, array_module
+from .index import put
 
 
 def grid(where: Array, axis: int) -> tuple[Array, ...]:
@@ -34,15 +35,13 @@ def picked(name: str, input: Any, where: Array, axis: int, *, distinct: bool = T
 def placed(values: Any, where: Array, axis: int, size: int, distinct: bool) -> Any:
     """Zeros with `size` places along axis, and values (Tensor or array) added at `where`: the transpose of `picked`."""
     v = values.array if isinstance(values, Variable) else values
-    target = array_module(v).zeros(v.shape[:axis] + (size,) + v.shape[axis + 1 :], v.dtype)
-    if distinct:
-        target[grid(where, axis)] = v
-    else:
-        add_at(target, grid(where, axis), v)
+    shape = v.shape[:axis] + (size,) + v.shape[axis + 1 :]
+    if not distinct:
+        return put(values, shape, grid(where, axis))
+    target = array_module(v).zeros(shape, v.dtype)
+    target[grid(where, axis)] = v
     if not isinstance(values, Variable):
         return target
     return record(
-        "ScatterBackward0",
-        target,
-        (values, lambda g, where: picked("GatherBackward0", g, where, axis, distinct=distinct), where),
+        "ScatterBackward0", target, (values, lambda g, where: picked("GatherBackward0", g, where, axis), where)
     )

@@ -10,7 +10,8 @@ import numpy as np
 from ..autograd import RESULT, Node, Variable, record, wrap
 from ..backend import Array, array_module
 from ..dtypes import FLOATING, of
-from .elementwise import cast, clamp_min, where
+from .elementwise import clamp_min
+from .pointwise import cast, where
 from .reduce import log_softmax, softmax_vjp
 from .reduction import mode_of, reduced
 from .shape import expand

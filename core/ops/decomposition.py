@@ -16,9 +16,9 @@ from .. import return_types
 from ..autograd import RESULT, Variable, record, wrap
 from ..backend import Array, array_module
 from ..dtypes import of
-from .elementwise import sum_to, where
 from .join import cat
 from .linalg import matmul, not_square
+from .pointwise import sum_to, where
 from .reduce import sum
 from .shape import squeeze, unsqueeze
 

@@ -4,45 +4,24 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
-from ..autograd import RESULT, no_grad, record
+from ..autograd import no_grad
 from ..dtypes import FLOATING
 from .contraction import einsum
-from .elementwise import abs as absolute
-from .elementwise import cannot_broadcast, promoted, sign, where
-from .shape import broadcast_tensors, normalize_dim
+from .pointwise import cannot_broadcast, promoted
+from .shape import broadcast_tensors
+from .vectornorm import vector_norm
 
 __all__ = ["bilinear", "cosine_similarity", "normalize", "pairwise_distance"]
 
 
-def _length(input: Any, p: float, dim: int, keepdim: bool) -> Any:
-    """The p-norm along dim: its gradient is 0 where the norm is."""
-    x = input.array
-    axis = normalize_dim(dim, x.ndim)
-    if p == np.inf:
-        return absolute(input).amax(axis, keepdim)
-    value = np.linalg.norm(x, p, axis, keepdim) if p != 2 else np.sqrt(np.square(x).sum(axis, keepdims=keepdim))
-
-    def vjp(g: Any, x: Any, y: Any) -> Any:
-        wide = [1 if i == axis else n for i, n in enumerate(x.shape)]
-        g, y = g.reshape(wide), y.reshape(wide)
-        if p == 1:
-            return g * sign(x)
-        slope = x / y if p == 2 else sign(x) * (absolute(x) / y) ** (p - 1)
-        return where(y == 0, 0.0, g * slope)
-
-    return record("LinalgVectorNormBackward0", value, (input, vjp, input, RESULT))
-
-
 def normalize(input: Any, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> Any:
     """input divided by its p-norm along dim, or by eps where that is larger."""
-    return input / _length(input, p, dim, True).clamp_min(eps).expand_as(input)
+    return input / vector_norm(input, p, dim, True).clamp_min(eps).expand_as(input)
 
 
 def pairwise_distance(x1: Any, x2: Any, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False) -> Any:
     """The p-norm of x1 - x2 + eps along the last dimension; the shapes are broadcast."""
-    return _length(x1 - x2 + eps, p, -1, keepdim)
+    return vector_norm(x1 - x2 + eps, p, -1, keepdim)
 
 
 def cosine_similarity(x1: Any, x2: Any, dim: int = 1, eps: float = 1e-8) -> Any:
@@ -56,7 +35,7 @@ def cosine_similarity(x1: Any, x2: Any, dim: int = 1, eps: float = 1e-8) -> Any:
         raise RuntimeError(cannot_broadcast(a.array.shape, b.array.shape)) from None
     lengths = []
     for v in (a, b):
-        length = _length(v, 2, dim, True).clone()
+        length = vector_norm(v, 2, dim, True).clone()
         with no_grad():
             length.clamp_(min=eps)
         lengths.append(length)
@@ -77,7 +56,7 @@ def cdist(x1: Any, x2: Any, p: float = 2.0, compute_mode: Any = None) -> Any:
         raise RuntimeError(
             f"X1 and X2 must have the same number of columns. X1: {x1.array.shape[-1]} X2: {x2.array.shape[-1]}"
         )
-    return _length(x1.unsqueeze(-2) - x2.unsqueeze(-3), p, -1, False)
+    return vector_norm(x1.unsqueeze(-2) - x2.unsqueeze(-3), p, -1)
 
 
 def bilinear(input1: Any, input2: Any, weight: Any, bias: Any = None) -> Any:

@@ -18,12 +18,20 @@ from ..autograd import Variable, record
 from ..backend import Array
 from ..dtypes import DOUBLE, FLOATING, finfo, of
 from .erf import erf as erf_of
-from .pointwise import Op, binary, compute, refuse, together, unary, where, zeros
-from .pointwise import cannot_broadcast as cannot_broadcast
-from .pointwise import cast as cast
-from .pointwise import is_number as is_number
-from .pointwise import promoted as promoted
-from .pointwise import sum_to as sum_to
+from .pointwise import (
+    Op,
+    binary,
+    cannot_broadcast,
+    cast,
+    compute,
+    is_number,
+    promoted,
+    refuse,
+    together,
+    unary,
+    where,
+    zeros,
+)
 
 # fmt: off
 __all__ = [

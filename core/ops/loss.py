@@ -16,7 +16,8 @@ from ..autograd import Variable, no_grad
 from .activation import logsigmoid, softplus
 from .distance import pairwise_distance
 from .elementwise import abs as absolute
-from .elementwise import cannot_broadcast, clamp_min, exp, log, log1p, minimum, sigmoid, sign, sqrt, where, xlogy
+from .elementwise import clamp_min, exp, log, log1p, minimum, sigmoid, sign, sqrt, xlogy
+from .pointwise import cannot_broadcast, where
 from .reduction import mode_of, pair_of, pointwise, reduced
 
 # fmt: off

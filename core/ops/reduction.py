@@ -10,7 +10,7 @@ import numpy as np
 
 from ..autograd import record
 from ..backend import Array, array_module
-from .elementwise import promoted
+from .pointwise import promoted
 from .shape import broadcast_tensors
 
 Slope = Callable[..., Any]

@@ -13,9 +13,10 @@ from ..dtypes import dtype as Dtype
 from ..dtypes import in_single, of
 from .along import placed
 from .compare import bitwise_xor
-from .elementwise import cast, exp, log, where
+from .elementwise import exp, log
 from .index import getitem
 from .join import cat
+from .pointwise import cast, where
 from .rearrange import flip
 from .reduce import INT64
 from .shape import normalize_dim

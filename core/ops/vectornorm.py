@@ -10,7 +10,8 @@ import numpy as np
 from ..autograd import RESULT, record
 from ..backend import Array
 from ..dtypes import dtype as Dtype
-from .elementwise import abs, cast, div, mul, sign, sub, where
+from .elementwise import abs, div, mul, sign, sub
+from .pointwise import cast, where
 from .reduce import CPP_NAMES, FLOAT32, Dim, added, axes_of, kept, spread
 from .shape import normalize_dim
 
@@ -51,7 +52,7 @@ def vector_norm(x: Any, ord: float = 2, dim: Dim = None, keepdim: bool = False, 
             hit = abs(x) == y
             return g * sign(x) * hit / hit.sum(axes, dtype=g.dtype).reshape(kept(shape, axes))
         if ord == 2:
-            return x * where(y == 0, 0.0, g / y)
+            return where(y == 0, 0.0, g * (x / y))
         if ord < 1:
             return where(x == 0, 0.0, sign(x) * abs(x) ** (ord - 1)) * g * y ** (1 - ord)
         return sign(x) * abs(x) ** (ord - 1) * where(y == 0, 0.0, g / y ** (ord - 1))

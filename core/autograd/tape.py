@@ -209,7 +209,10 @@ def wrap(array: Array) -> Tensor:
     if array.__class__ is not ndarray and (isinstance(array, np.generic) or not is_array(array)):
         array = np.asarray(array)
     tensor.array = array
-    tensor.needs, tensor.node, tensor.source, tensor.version = False, None, None, [0]
+    # one by one, as a tuple of four would be built first
+    tensor.needs = False
+    tensor.node = tensor.source = None
+    tensor.version = [0]
     return tensor  # type: ignore[no-any-return]
 
 

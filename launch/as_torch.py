@@ -14,6 +14,7 @@ import multiprocessing
 import os
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -68,7 +69,7 @@ class _Torch(ModuleType):
         return sorted(name for name in names if not name.startswith("_"))
 
 
-_PUBLIC = ("amp", "autograd", "cuda", "distributed", "linalg", "nn", "optim", "special", "utils")
+_PUBLIC = ("amp", "autograd", "cuda", "distributed", "linalg", "nn", "optim", "random", "special", "utils")
 
 
 def _extras(device: str | None) -> dict[str, dict[str, Any]]:
@@ -77,7 +78,7 @@ def _extras(device: str | None) -> dict[str, dict[str, Any]]:
     return {
         "torch": {"__version__": TORCH, "compile": compile, **_THREADS},
         "torch.cuda": _cpu_as_gpus() if device == "cpu" else {},
-        "torch.cuda.amp": vars(amp),
+        "torch.cuda.amp": {"autocast": _cuda_autocast, "GradScaler": partial(amp.GradScaler, "cuda")},
         "torch.distributed": {"is_available": lambda: True, "is_nccl_available": lambda: False},
         "torch.multiprocessing": {"spawn": spawn, **_multiprocessing()},
         "torch.nn.parallel": {"DistributedDataParallel": ddp.DistributedDataParallel},
@@ -92,6 +93,11 @@ def _extras(device: str | None) -> dict[str, dict[str, Any]]:
 def compile(model: Any = None, **_: Any) -> Any:
     """The function or module itself: there is nothing to compile to."""
     return model if model is not None else lambda function: function
+
+
+def _cuda_autocast(enabled: bool = True, dtype: Any = None, cache_enabled: bool = True) -> Any:
+    """The older spelling of amp.autocast("cuda"), with its order of arguments."""
+    return mpigrad.amp.autocast("cuda", dtype, enabled, cache_enabled)
 
 
 # flags that choose between kernels which give the same results here; scripts set and read them

@@ -105,7 +105,7 @@ def run(code: str) -> Any:
 
 def test_modules_are_found() -> None:
     code = """
-import torch, torch.nn.functional as F, torch.utils.data, torch.optim.lr_scheduler
+import torch, torch.nn.functional as F, torch.random, torch.utils.data, torch.optim.lr_scheduler
 from torch.utils.data.distributed import DistributedSampler
 from torch.utils.checkpoint import checkpoint
 from torch.autograd import Function, grad
@@ -118,6 +118,12 @@ torch.backends.cudnn.deterministic = True
 assert torch.backends.cudnn.deterministic and not torch.backends.mps.is_available()
 torch.set_num_threads(1)
 assert torch.__version__.startswith("2.")
+import warnings
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # as there is no GPU, both are off
+    scaler = torch.cuda.amp.GradScaler()
+    with torch.cuda.amp.autocast(True, torch.float16), torch.amp.autocast("cuda"):
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32 or torch.cuda.is_available()
 """
     done = run(code)
     assert done.returncode == 0, done.stderr
@@ -140,6 +146,7 @@ def test_tensorboard(tmp_path: Path) -> None:
         ("import torch; torch.nn.Linaer", "has no torch.nn.Linaer; the nearest that it has is 'Linear'"),
         ("from torch.optim import Adamm", "Adamm"),
         ("import torch.fx", "torch.fx"),
+        ("import torch; torch.cuda.amp.autocasd", "has no torch.cuda.amp.autocasd; the nearest that it has is"),
     ],
 )
 def test_what_is_missing_is_named(code: str, words: str) -> None:

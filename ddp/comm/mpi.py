@@ -7,16 +7,20 @@ imports mpi4py; it is imported when a process group is made, so that the library
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from mpi4py import MPI
 
 from ...core.backend import Array, array_module, to_host
-from ...core.dtypes import widened
 from .protocol import DEFAULT_TIMEOUT, Communicator
 
-OPS = {"sum": MPI.SUM, "max": MPI.MAX, "min": MPI.MIN}
+OPS = {
+    "sum": MPI.SUM, "max": MPI.MAX, "min": MPI.MIN, "prod": MPI.PROD, "and": MPI.BAND, "or": MPI.BOR, "xor": MPI.BXOR,
+}  # fmt: skip
+OF_BOOL = OPS | {"sum": MPI.BOR, "prod": MPI.BAND}  # on bytes that are 0 or 1, as NumPy adds and multiplies bool
 # counts are ints in most MPI libraries: longer arrays go in pieces
 LARGEST_COUNT = 2**30
 
@@ -24,7 +28,7 @@ LARGEST_COUNT = 2**30
 class MPICommunicator(Communicator):
     """The ranks of an MPI communicator; host arrays are reduced in place, GPU arrays through a copy on the host."""
 
-    def __init__(self, comm: MPI.Intracomm, *, name: str = "world", timeout: float = DEFAULT_TIMEOUT) -> None:
+    def __init__(self, comm: MPI.Comm, *, name: str = "world", timeout: float = DEFAULT_TIMEOUT) -> None:
         if MPI.Query_thread() < MPI.THREAD_MULTIPLE:
             raise RuntimeError(
                 "expected an MPI library with MPI_THREAD_MULTIPLE, found less; "
@@ -34,23 +38,58 @@ class MPICommunicator(Communicator):
         node = comm.Split_type(MPI.COMM_TYPE_SHARED)
         super().__init__(comm.rank, comm.size, node.rank, name=name, timeout=timeout)
         node.Free()
-        self._duplicates: list[tuple[weakref.ref[MPICommunicator], MPI.Intracomm]] = []
+        self._duplicates: list[tuple[Callable[[], MPICommunicator | None], MPI.Comm]] = []
 
     def _all_reduce(self, array: Array, op: str) -> None:
-        host = _contiguous(widened(array))  # MPI cannot add halves up
-        flat = host.reshape(-1)
+        host = _contiguous(array)
+        flat, op_here = host.reshape(-1), OPS[op]
+        if flat.dtype == np.bool_:
+            flat, op_here = flat.view(np.uint8), OF_BOOL[op]
+        elif flat.itemsize < 4 and op in ("sum", "prod"):  # Open MPI's sums of small integers stop at the largest
+            host = host.astype(np.int32)
+            flat = host.reshape(-1)
         for start in range(0, flat.size, LARGEST_COUNT):
-            self._comm.Allreduce(MPI.IN_PLACE, flat[start : start + LARGEST_COUNT], OPS[op])
-        if host is not array:
-            array[...] = array_module(array).asarray(host)
+            self._comm.Allreduce(MPI.IN_PLACE, flat[start : start + LARGEST_COUNT], op_here)
+        _put(host, array)
 
     def _broadcast(self, array: Array, root: int) -> None:
         host = _contiguous(array)
-        flat = host.reshape(-1).view(np.uint8)  # bytes: MPI knows no bfloat16
-        for start in range(0, flat.size, LARGEST_COUNT):
-            self._comm.Bcast(flat[start : start + LARGEST_COUNT], root)
-        if host is not array:
-            array[...] = array_module(array).asarray(host)
+        self._comm.Bcast(_bytes(host), root)
+        _put(host, array)
+
+    def _all_gather(self, array: Array, out: Array) -> None:
+        into = _contiguous(out)
+        self._comm.Allgather(_bytes(_apart(_contiguous(array), into)), _bytes(into, self.size))
+        _put(into, out)
+
+    def _all_to_all(self, array: Array, out: Array) -> None:
+        into = _contiguous(out)
+        self._comm.Alltoall(_bytes(_apart(_contiguous(array), into), self.size), _bytes(into, self.size))
+        _put(into, out)
+
+    def _send(self, array: Array, to: int, tag: int) -> Callable[[], int | None]:
+        request = self._comm.Isend(_bytes(_contiguous(array)), to, tag)
+        return lambda: to if request.Test() else None
+
+    def _receive(self, array: Array, source: int | None, tag: int) -> Callable[[], int | None]:
+        host, status = _contiguous(array), MPI.Status()
+        request = self._comm.Irecv(_bytes(host), MPI.ANY_SOURCE if source is None else source, tag)
+
+        def look() -> int | None:
+            expected = f"expected {host.nbytes} bytes for {array.dtype} {list(array.shape)}, found"
+            try:
+                if not request.Test(status):
+                    return None
+            except MPI.Exception as error:
+                if error.Get_error_class() != MPI.ERR_TRUNCATE:
+                    raise
+                raise ValueError(f"receive: {expected} a longer message") from error
+            if (found := status.Get_elements(MPI.BYTE)) != host.nbytes:
+                raise ValueError(f"receive: {expected} {found} from rank {status.source}")
+            _put(host, array)
+            return status.source
+
+        return look
 
     def _all_gather_object(self, value: Any) -> list[Any]:
         return self._comm.allgather(value)
@@ -59,14 +98,33 @@ class MPICommunicator(Communicator):
         self._comm.Barrier()
 
     def duplicate(self, name: str) -> MPICommunicator:
-        made: list[MPICommunicator] = []
+        made = self._make(lambda: type(self)(self._comm, name=name, timeout=self.timeout), f"duplicate '{name}'")
+        assert made is not None
+        return made
+
+    def _split(self, ranks: list[int], name: str) -> MPICommunicator | None:
+        def make() -> MPICommunicator | None:
+            member = self.rank in ranks
+            part = self._comm.Split(0 if member else MPI.UNDEFINED, ranks.index(self.rank) if member else 0)
+            if not member:
+                return None
+            try:
+                return connect(part, name=name, timeout=self.timeout)
+            finally:
+                part.Free()
+
+        return self._make(make, f"split '{name}'")
+
+    def _make(self, construct: Callable[[], MPICommunicator | None], name: str) -> MPICommunicator | None:
+        """Another communicator of ranks of mine; None where this rank is not among them."""
+        made: list[MPICommunicator | None] = []
 
         def make() -> None:
             self._free_dropped()
-            made.append(type(self)(self._comm, name=name, timeout=self.timeout))
-            self._duplicates.append((weakref.ref(made[0]), made[0]._comm))
+            made.append(new := construct())
+            self._duplicates.append((weakref.ref(new), new._comm) if new else (lambda: None, MPI.COMM_NULL))
 
-        self.start(make, f"duplicate '{name}'").wait()
+        self.start(make, name).wait()
         return made[0]
 
     def _free_dropped(self) -> None:
@@ -96,12 +154,39 @@ def _contiguous(array: Array) -> Any:
     return host if host.flags.c_contiguous else host.copy()
 
 
+def _apart(host: Any, into: Any) -> Any:
+    """The array itself, or a copy where MPI is to write into its memory."""
+    return host.copy() if np.may_share_memory(host, into) else host
+
+
+def _put(host: Any, array: Array) -> None:
+    """Write what MPI has put into host into the array that it was a copy of."""
+    if host is not array:
+        array[...] = array_module(array).asarray(host)
+
+
+def _bytes(host: np.ndarray, parts: int = 1) -> list[Any]:
+    """What MPI is to move: so many equal parts of bytes, because MPI knows neither bfloat16 nor NumPy's bool."""
+    size = host.nbytes // parts
+    flat = host.reshape(-1).view(np.uint8)
+    return [flat, size, MPI.BYTE] if size <= LARGEST_COUNT else [flat, 1, _long_type(size, LARGEST_COUNT)]
+
+
+@lru_cache
+def _long_type(size: int, largest: int) -> MPI.Datatype:
+    """A type of so many bytes, more than MPI can count."""
+    piece = MPI.BYTE.Create_contiguous(largest)
+    whole = piece.Create_contiguous(size // largest)
+    rest = MPI.BYTE.Create_contiguous(size % largest)
+    return MPI.Datatype.Create_struct([1, 1], [0, size // largest * largest], [whole, rest]).Commit()
+
+
 def library_version() -> str:
     """The loaded MPI library in a few words."""
     return " ".join(MPI.Get_library_version().replace("\0", "").split("\n")[0].split(",")[0].split())
 
 
-def connect(comm: MPI.Intracomm, *, name: str, timeout: float) -> MPICommunicator:
+def connect(comm: MPI.Comm, *, name: str, timeout: float) -> MPICommunicator:
     """The fastest communicator for these ranks: through shared memory when all are on this machine. Collective."""
     from . import shm  # (its class is a special case of this file's)
 

@@ -1,25 +1,32 @@
 """What every transport offers: numbered, named collectives with a deadline, run in the order they were started.
 
-A transport implements the blocking `_all_reduce`, `_broadcast`, `_all_gather_object` and `_barrier`. They are called on
-the communicator's own thread, so a reduction proceeds while the program computes, and a program that waits gives up at
-a deadline with a sentence that says for what it waited.
+A transport implements the blocking `_all_reduce`, `_broadcast` and so on. They are called on the communicator's own
+thread, so a reduction proceeds while the program computes, and a program that waits gives up at a deadline with a
+sentence that says for what it waited. Messages from one rank to another (`send`, `receive`) are no collectives: they
+stand in no queue, so that no rank's send waits for another's receive behind it.
 """
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 import weakref
+from collections import deque
 from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
 
-from ...core.backend import Array, quiet_floating_point
+from ...core.backend import Array, array_module, quiet_floating_point
+from ...core.dtypes import FLOATING, HALVES, SINGLE
 
 DEFAULT_TIMEOUT = 300.0  # seconds that a collective may take
-OPS = ("sum", "max", "min")
+BITWISE: dict[str, Any] = {"and": np.bitwise_and, "or": np.bitwise_or, "xor": np.bitwise_xor}  # integers and bool only
+OPS: dict[str, Any] = {"sum": np.add, "max": np.maximum, "min": np.minimum, "prod": np.multiply} | BITWISE
+LARGEST_TAG = 32767  # every MPI library has room for so many
+EAGER = 100  # looks at a message under way before the waiting rank sleeps between looks
 
 
 class CollectiveTimeout(RuntimeError):
@@ -76,6 +83,59 @@ class Work:
         )
 
 
+class Message(Work):
+    """A send or a receive that was started; task looks whether it is done, and finds the other rank when it is."""
+
+    __slots__ = ("peer",)
+
+    def __init__(self, communicator: Communicator, name: str, task: Callable[[], int | None]) -> None:
+        super().__init__(communicator, 0, name, task)
+        self.peer: int | None = None
+        """The rank that sent, or that was sent to, once the message is done."""
+
+    def is_completed(self) -> bool:
+        """Whether `wait` would return at once. Large messages move on only when somebody asks or waits."""
+        with _looking:
+            if self.task is not None:
+                try:
+                    self.peer = self.task()
+                except BaseException as error:  # noqa: BLE001  (raised again by wait)
+                    self.error = error
+                if self.peer is not None or self.error is not None:
+                    self.task = None
+                    self.finished.release()
+        return self.task is None
+
+    def wait(self, timeout: float | None = None) -> None:
+        """As Work.wait. What was received is in the array from then on; what was sent may be overwritten."""
+        limit = self.communicator.timeout if timeout is None else timeout
+        deadline, looks = time.monotonic() + limit, 0
+        while not self.is_completed():
+            if self.communicator.broken is not None:
+                raise self.communicator.broken
+            if time.monotonic() > deadline:
+                raise CollectiveTimeout(self.lateness())
+            looks += 1
+            if looks < EAGER:
+                os.sched_yield()
+            else:
+                time.sleep(1e-4)
+        if self.error is not None:
+            raise self.error
+
+    def lateness(self, missing: Sequence[int] = ()) -> str:
+        """What to tell the user when the deadline has passed."""
+        c = self.communicator
+        return (
+            f"rank {c.rank} of {c.size} waited {time.monotonic() - self.started:.1f} s for {self.name} on communicator "
+            f"'{c.name}': expected the other rank to take part, it did not. Look for a rank that failed, took another "
+            "branch or uses another tag; raise init_process_group(timeout=...) if it is slow."
+        )
+
+
+_looking = threading.Lock()  # two threads may look at one message
+
+
 class Communicator:
     """A group of ranks that act together. Every rank starts the same collectives in the same order."""
 
@@ -89,16 +149,37 @@ class Communicator:
         self.broken: BaseException | None = None
         self._count = 0
         self._queue: SimpleQueue[Work | None] | None = None
+        self._messages: deque[Message] = deque()  # under way: their arrays must live, even if nobody has the Work
         self._closed = False
 
     # --- what a transport implements: blocking, on the communicator's thread ------------------------------------------
 
     def _all_reduce(self, array: Array, op: str) -> None:
-        """Replace array by the sum ("sum"), maximum ("max") or minimum ("min") over the ranks, elementwise."""
+        """Replace array, which is none of halves, by its reduction over the ranks; op is a key of OPS."""
         raise NotImplementedError
 
     def _broadcast(self, array: Array, root: int) -> None:
         """Replace array by root's."""
+        raise NotImplementedError
+
+    def _all_gather(self, array: Array, out: Array) -> None:
+        """Fill out[rank] with every rank's array. The array may be this rank's part of out."""
+        raise NotImplementedError
+
+    def _all_to_all(self, array: Array, out: Array) -> None:
+        """Fill out[rank] with array[my rank] of every rank."""
+        raise NotImplementedError
+
+    def _send(self, array: Array, to: int, tag: int) -> Callable[[], int | None]:
+        """Begin to send; the result tells whether it is done by returning `to`. Called on the caller's thread."""
+        raise NotImplementedError
+
+    def _receive(self, array: Array, source: int | None, tag: int) -> Callable[[], int | None]:
+        """Begin to receive; the result tells whether it is done by returning the rank that has sent."""
+        raise NotImplementedError
+
+    def _split(self, ranks: list[int], name: str) -> Communicator | None:
+        """The communicator of these ranks, None on the others. Called on the caller's thread of every rank."""
         raise NotImplementedError
 
     def _all_gather_object(self, value: Any) -> list[Any]:
@@ -138,9 +219,17 @@ class Communicator:
 
     def all_reduce_start(self, array: Array, op: str = "sum", name: str = "all_reduce") -> Work:
         """Begin to replace array by its reduction over the ranks; leave it alone until the work is done."""
-        if op not in OPS:
-            raise ValueError(f"{name}: expected op {', '.join(map(repr, OPS))}, found {op!r}")
-        return self.start(lambda: self._all_reduce(array, op), name)
+        _check_op(name, op, array)
+        return self.start(lambda: self._all_reduce_any(array, op), name)
+
+    def _all_reduce_any(self, array: Array, op: str, factor: float = 1) -> None:
+        """The same with halves, which are multiplied and added up in float32 and rounded once."""
+        wide = array.astype(SINGLE) if array.dtype in HALVES else array
+        if factor != 1:
+            np.multiply(wide, wide.dtype.type(factor), out=wide)
+        self._all_reduce(wide, op)
+        if wide is not array:
+            array[...] = wide
 
     def allocate(self, size: int, dtype: np.dtype[Any]) -> Array:
         """A one-dimensional host array of zeros for `weighted_sum_start`, where the transport likes it. Collective."""
@@ -154,10 +243,38 @@ class Communicator:
 
         def task() -> None:
             whole = total()
-            factor = weight / whole if whole else 0.0
-            if factor != 1:
-                np.multiply(array, array.dtype.type(factor), out=array)
-            self._all_reduce(array, "sum")
+            self._all_reduce_any(array, "sum", weight / whole if whole else 0.0)
+
+        return self.start(task, name)
+
+    def all_gather_start(self, array: Array, out: Array, name: str = "all_gather") -> Work:
+        """Begin to fill out[r] with rank r's array; out.shape == (size, *array.shape), array may be out[rank]."""
+        _check_out(name, out, (self.size, *array.shape), array.dtype)
+        return self.start(lambda: self._all_gather(array, out), name)
+
+    def all_to_all_start(self, array: Array, out: Array, name: str = "all_to_all") -> Work:
+        """Begin to fill out[r] with what rank r has in array[my rank]; both have size as their first dimension."""
+        if array.ndim == 0 or array.shape[0] != self.size:
+            raise ValueError(f"{name}: expected one row for each of {self.size} ranks, found shape {list(array.shape)}")
+        _check_out(name, out, array.shape, array.dtype)
+        return self.start(lambda: self._all_to_all(array, out), name)
+
+    def reduce_scatter_start(self, array: Array, out: Array, op: str = "sum", name: str = "reduce_scatter") -> Work:
+        """Begin to fill out with the reduction over the ranks, in their order, of their array[my rank]."""
+        _check_op(name, op, array)
+        if array.ndim == 0 or array.shape[0] != self.size:
+            raise ValueError(f"{name}: expected one row for each of {self.size} ranks, found shape {list(array.shape)}")
+        _check_out(name, out, array.shape[1:], array.dtype)
+
+        def task() -> None:
+            parts = array_module(array).empty_like(array)
+            self._all_to_all(array, parts)
+            if array.dtype in HALVES:
+                parts = parts.astype(SINGLE)
+            total = parts[:1]
+            for rank in range(1, self.size):
+                OPS[op](total, parts[rank : rank + 1], out=total)
+            out[...] = total[0]
 
         return self.start(task, name)
 
@@ -170,6 +287,73 @@ class Communicator:
         if not 0 <= root < self.size:
             raise ValueError(f"{name}: expected a root from 0 to {self.size - 1}, found {root}")
         self.start(lambda: self._broadcast(array, root), name).wait()
+
+    def all_gather(self, array: Array, out: Array, name: str = "all_gather") -> None:
+        """Fill out[r] with rank r's array; out.shape == (size, *array.shape)."""
+        self.all_gather_start(array, out, name).wait()
+
+    def all_to_all(self, array: Array, out: Array, name: str = "all_to_all") -> None:
+        """Fill out[r] with what rank r has in array[my rank]."""
+        self.all_to_all_start(array, out, name).wait()
+
+    def reduce_scatter(self, array: Array, out: Array, op: str = "sum", name: str = "reduce_scatter") -> None:
+        """Fill out with the reduction over the ranks, in their order, of their array[my rank]."""
+        self.reduce_scatter_start(array, out, op, name).wait()
+
+    def send_start(self, array: Array, to: int, tag: int = 0, name: str = "send") -> Message:
+        """Begin to send array to one rank; leave it alone until the work is done."""
+        self._check_message(name, to, tag)
+        return self._message(self._send(array, to, tag), f"{name} to rank {to} (tag {tag})")
+
+    def receive_start(self, array: Array, source: int | None = None, tag: int = 0, name: str = "receive") -> Message:
+        """Begin to fill array with what rank source (None: any rank) sends with this tag; work.peer tells who did."""
+        self._check_message(name, source, tag)
+        who = "any rank" if source is None else f"rank {source}"
+        return self._message(self._receive(array, source, tag), f"{name} from {who} (tag {tag})")
+
+    def send(self, array: Array, to: int, tag: int = 0, name: str = "send") -> None:
+        """Send array to one rank."""
+        self.send_start(array, to, tag, name).wait()
+
+    def receive(self, array: Array, source: int | None = None, tag: int = 0, name: str = "receive") -> int:
+        """Fill array with what rank source (None: any rank) sends with this tag; the rank that did."""
+        work = self.receive_start(array, source, tag, name)
+        work.wait()
+        assert work.peer is not None
+        return work.peer
+
+    def _check_message(self, name: str, other: int | None, tag: int) -> None:
+        if self._closed:
+            raise RuntimeError(f"{name}: communicator '{self.name}' is closed; make another one")
+        if self.broken is not None:
+            raise self.broken
+        if self.size == 1 or other == self.rank or not (other is None or 0 <= other < self.size):
+            raise ValueError(
+                f"{name}: expected another rank than this one ({self.rank}) of {self.size}, found "
+                f"{'any' if other is None else other}"
+            )
+        if not 0 <= tag <= LARGEST_TAG:
+            raise ValueError(f"{name}: expected a tag from 0 to {LARGEST_TAG}, found {tag}")
+
+    def _message(self, look: Callable[[], int | None], name: str) -> Message:
+        while self._messages and self._messages[0].is_completed():
+            self._messages.popleft()
+        self._messages.append(message := Message(self, name, look))
+        return message
+
+    def split(self, ranks: Sequence[int], name: str = "split") -> Communicator | None:
+        """The communicator of these ranks of mine, in this order; None on the others. Every rank of mine calls it.
+
+        ValueError when the ranks are not different ranks of mine, or when other ranks ask for others.
+        """
+        mine = [int(rank) for rank in ranks]
+        found = self.all_gather_object(mine, f"split '{name}'")
+        if any(other != mine for other in found):
+            asked = ", ".join(f"{other} on rank {rank}" for rank, other in enumerate(found))
+            raise ValueError(f"split '{name}': expected the same list of ranks everywhere, found {asked}")
+        if not mine or len(set(mine)) < len(mine) or not all(0 <= rank < self.size for rank in mine):
+            raise ValueError(f"split '{name}': expected different ranks from 0 to {self.size - 1}, found {mine}")
+        return self._split(mine, name)
 
     def all_gather_object(self, value: Any, name: str = "all_gather_object") -> list[Any]:
         """Every rank's Python object, in rank order."""
@@ -186,6 +370,20 @@ class Communicator:
         self._closed = True
         if self._queue is not None:
             self._queue.put(None)
+
+
+def _check_op(name: str, op: str, array: Array) -> None:
+    if op not in OPS:
+        raise ValueError(f"{name}: expected op {', '.join(map(repr, OPS))}, found {op!r}")
+    if op in BITWISE and array.dtype.kind in FLOATING:
+        raise ValueError(f"{name}: expected integers or bool for op {op!r}, found {array.dtype}")
+
+
+def _check_out(name: str, out: Array, shape: tuple[int, ...], dtype: Any) -> None:
+    if out.shape != shape or out.dtype != dtype:
+        raise ValueError(
+            f"{name}: expected an output of shape {list(shape)} and {dtype}, found {list(out.shape)} and {out.dtype}"
+        )
 
 
 def _serve(queue: SimpleQueue[Work | None]) -> None:

@@ -22,6 +22,7 @@ import numpy as np
 from mpi4py import MPI
 
 from ...core.backend import Array
+from ...core.dtypes import HALVES, SINGLE
 from .mpi import MPICommunicator
 from .protocol import CollectiveTimeout, Work
 
@@ -36,7 +37,7 @@ EAGER = 20  # looks at the counters before a waiting rank offers its processor t
 PATIENCE = 2000  # ... and before it sleeps between looks
 
 
-def shared_memory(comm: MPI.Intracomm, size: int) -> mmap.mmap | None:
+def shared_memory(comm: MPI.Comm, size: int) -> mmap.mmap | None:
     """Memory that all ranks of comm see; None if the machine has none to share.
 
     It never has a name in a file system, so that nothing can be left of it, however the ranks end.
@@ -103,13 +104,15 @@ class _Sum(Work):
         mine = self.parts[comm.rank][cut]
         weights, total = comm.weights(self.number), self.total()
         factors = [w / total if total else 0.0 for w in weights]
-        number = mine.dtype.type
+        wide = SINGLE if mine.dtype in HALVES else mine.dtype  # halves are added up in float32 and rounded once
+        number = wide.type
         if len(set(factors)) == 1:  # the usual case: add first, multiply once
-            result = np.add(self.parts[0][cut], self.parts[1][cut], out=mine if comm.rank < 2 else None)
+            into = mine if comm.rank < 2 and wide == mine.dtype else None
+            result = np.add(self.parts[0][cut], self.parts[1][cut], out=into, dtype=wide)
             for other in self.parts[2:]:
                 result += other[cut]
             if factors[0] != 1 or result is not mine:
-                np.multiply(result, number(factors[0]), out=mine)
+                np.multiply(result, number(factors[0]), out=mine, casting="unsafe")
             return
         result = self.parts[0][cut] * number(factors[0])
         for other, factor in zip(self.parts[1:], factors[1:], strict=True):
@@ -148,7 +151,7 @@ _advancing = threading.RLock()
 class SharedMemoryCommunicator(MPICommunicator):
     """All ranks on one machine."""
 
-    def __init__(self, comm: MPI.Intracomm, *, name: str, timeout: float) -> None:
+    def __init__(self, comm: MPI.Comm, *, name: str, timeout: float) -> None:
         super().__init__(comm, name=name, timeout=timeout)
         self._pending: list[_Sum] = []
         self._arrays: list[tuple[int, int, list[Array]]] = []  # address and bytes of mine, everybody's

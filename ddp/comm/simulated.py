@@ -11,18 +11,36 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ...core.backend import Array, quiet_floating_point
-from .protocol import DEFAULT_TIMEOUT, Communicator
-
-OPS: dict[str, Any] = {"sum": np.add, "max": np.maximum, "min": np.minimum}
+from .protocol import DEFAULT_TIMEOUT, OPS, Communicator
 
 
 class RankFailed(RuntimeError):
     """Another rank of the simulated world raised; this one stopped waiting for it."""
+
+
+@dataclass(eq=False)  # two that say the same are two
+class _Letter:
+    source: int
+    to: int
+    tag: int
+    array: Array
+
+
+@dataclass(eq=False)
+class _Wish:
+    source: int | None
+    to: int
+    tag: int
+    letter: _Letter | None = None
+
+    def fits(self, letter: _Letter) -> bool:
+        return (self.to, self.tag) == (letter.to, letter.tag) and self.source in (None, letter.source)
 
 
 class _Shared:
@@ -34,6 +52,28 @@ class _Shared:
         self.result: Any = None
         self.barrier = threading.Barrier(size)
         self.children: list[_Shared] = []
+        self.post = threading.Lock()
+        self.letters: list[_Letter] = []  # sent, and not yet wanted by anybody
+        self.wishes: list[_Wish] = []  # receives for which nothing was sent yet
+
+    def send(self, letter: _Letter) -> None:
+        """Give the letter to the first receive that fits, also of those to come."""
+        with self.post:
+            wish = next((w for w in self.wishes if w.fits(letter)), None)
+            if wish is None:
+                self.letters.append(letter)
+            else:
+                self.wishes.remove(wish)
+                wish.letter = letter
+
+    def want(self, wish: _Wish) -> None:
+        """Fulfil the wish with the first letter that fits, also of those to come."""
+        with self.post:
+            wish.letter = next((letter for letter in self.letters if wish.fits(letter)), None)
+            if wish.letter is None:
+                self.wishes.append(wish)
+            else:
+                self.letters.remove(wish.letter)
 
     def break_all(self) -> None:
         """Let every waiting rank go, here and in the duplicates."""
@@ -76,10 +116,7 @@ class SimulatedCommunicator(Communicator):
 
     def _all_reduce(self, array: Array, op: str) -> None:
         def combine(places: list[Any]) -> Any:
-            kinds = [f"{a.dtype} {list(a.shape)}" for a in places]
-            if len(set(kinds)) > 1:
-                raise ValueError(f"expected arrays of one dtype and shape, found {', '.join(kinds)} on the ranks")
-            total = places[0].copy()
+            total = _alike(places)[0].copy()
             for other in places[1:]:
                 OPS[op](total, other, out=total)
             return total
@@ -87,7 +124,36 @@ class SimulatedCommunicator(Communicator):
         array[...] = self._exchange(array, combine)
 
     def _broadcast(self, array: Array, root: int) -> None:
-        array[...] = self._exchange(array, lambda places: places[root].copy())
+        array[...] = self._exchange(array, lambda places: _alike(places)[root].copy())
+
+    def _all_gather(self, array: Array, out: Array) -> None:
+        out[...] = self._exchange(array, lambda places: np.stack(_alike(places)))
+
+    def _all_to_all(self, array: Array, out: Array) -> None:
+        out[...] = self._exchange(array, lambda places: np.stack(_alike(places)))[:, self.rank]
+
+    def _send(self, array: Array, to: int, tag: int) -> Callable[[], int | None]:
+        self._shared.send(_Letter(self.rank, to, tag, array.copy()))
+        return lambda: to
+
+    def _receive(self, array: Array, source: int | None, tag: int) -> Callable[[], int | None]:
+        self._shared.want(wish := _Wish(source, self.rank, tag))
+
+        def look() -> int | None:
+            letter = wish.letter
+            if letter is None:
+                if self._shared.barrier.broken:
+                    raise RankFailed(f"rank {self.rank} stopped: another simulated rank failed")
+                return None
+            if (letter.array.dtype, letter.array.size) != (array.dtype, array.size):
+                raise ValueError(
+                    f"receive: expected {array.size} of {array.dtype}, found {letter.array.size} of "
+                    f"{letter.array.dtype} from rank {letter.source}"
+                )
+            array[...] = letter.array.reshape(array.shape)
+            return letter.source
+
+        return look
 
     def _all_gather_object(self, value: Any) -> list[Any]:
         return copy.deepcopy(self._exchange(copy.deepcopy(value), list))  # a copy of its own for every rank
@@ -96,16 +162,31 @@ class SimulatedCommunicator(Communicator):
         self._meet()
 
     def duplicate(self, name: str) -> SimulatedCommunicator:
+        made = self._split(list(range(self.size)), name)
+        assert made is not None
+        return made
+
+    def _split(self, ranks: list[int], name: str) -> SimulatedCommunicator | None:
         def make(_: list[Any]) -> _Shared:
-            self._shared.children.append(_Shared(self.size))
+            self._shared.children.append(_Shared(len(ranks)))
             return self._shared.children[-1]
 
         made: list[_Shared] = []
-        self.start(lambda: made.append(self._exchange(None, make)), f"duplicate '{name}'").wait()
-        return SimulatedCommunicator(made[0], self.rank, name=name, timeout=self.timeout)
+        self.start(lambda: made.append(self._exchange(None, make)), f"split '{name}'").wait()
+        if self.rank not in ranks:
+            return None
+        return SimulatedCommunicator(made[0], ranks.index(self.rank), name=name, timeout=self.timeout)
 
     def abort(self, code: int) -> None:
         self._shared.break_all()
+
+
+def _alike(places: list[Any]) -> list[Any]:
+    """The ranks' arrays; ValueError unless they are of one dtype and shape."""
+    kinds = [f"{a.dtype} {list(a.shape)}" for a in places]
+    if len(set(kinds)) > 1:
+        raise ValueError(f"expected arrays of one dtype and shape, found {', '.join(kinds)} on the ranks")
+    return places
 
 
 class _Thread(threading.local):

@@ -28,6 +28,12 @@ class SingleCommunicator(Communicator):
     def _broadcast(self, array: Array, root: int) -> None:
         pass
 
+    def _all_gather(self, array: Array, out: Array) -> None:
+        out[0] = array
+
+    def _all_to_all(self, array: Array, out: Array) -> None:
+        out[...] = array
+
     def _all_gather_object(self, value: Any) -> list[Any]:
         return [copy.deepcopy(value)]
 
@@ -36,6 +42,9 @@ class SingleCommunicator(Communicator):
 
     def duplicate(self, name: str) -> SingleCommunicator:
         return SingleCommunicator(name=name, timeout=self.timeout)
+
+    def _split(self, ranks: list[int], name: str) -> SingleCommunicator:
+        return self.duplicate(name)
 
     def abort(self, code: int) -> None:
         os._exit(code)

@@ -1,6 +1,8 @@
 """What every communicator promises: alone, simulated, through MPI and through shared memory."""
 
+import functools
 import gc
+import itertools
 import re
 import threading
 import time
@@ -16,9 +18,13 @@ from mpigrad.ddp.comm import Communicator, Work
 from mpigrad.ddp.process_group import promised_size
 
 UNDER_MPIRUN = (promised_size() or 1) > 1
-OPS: dict[str, Any] = {"sum": np.add, "max": np.maximum, "min": np.minimum}
+OPS: dict[str, Any] = {
+    "sum": np.add, "max": np.maximum, "min": np.minimum, "prod": np.multiply,
+    "and": np.bitwise_and, "or": np.bitwise_or, "xor": np.bitwise_xor,
+}  # fmt: skip
 SHAPES = [(), (0,), (1,), (7,), (3, 0, 2), (5, 3), (1001,), (40_003,)]
-DTYPES = ["float32", "float64", "int64", "float16", "bfloat16"]
+FLOATING = ["float32", "float64", "float16", "bfloat16"]
+DTYPES = [*FLOATING, "bool", "uint8", "int8", "int16", "int32", "int64"]
 OnRanks = Callable[[Callable[[Communicator], Any]], list[Any]]
 WAYS = ["any array", "allocated"]  # to sum: memory of one's own, or memory that the communicator likes best
 
@@ -67,20 +73,198 @@ def contribution(rank: int, shape: tuple[int, ...], dtype: str) -> np.ndarray:
 
 
 def reduced(op: str, size: int, shape: tuple[int, ...], dtype: str) -> np.ndarray:
-    total = contribution(0, shape, dtype)
+    wide = "float32" if dtype in ("float16", "bfloat16") else dtype  # halves are rounded once
+    total = contribution(0, shape, dtype).astype(wide)
     for rank in range(1, size):
-        total = np.asarray(OPS[op](total, contribution(rank, shape, dtype)))
-    return total
+        total = np.asarray(OPS[op](total, contribution(rank, shape, dtype).astype(wide)))
+    return total.astype(dtype)
 
 
-@pytest.mark.parametrize("op", OPS)
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_all_reduce(on_ranks: OnRanks, op: str, dtype: str) -> None:
+def test_all_reduce_and_reduce_scatter(on_ranks: OnRanks, dtype: str) -> None:
+    def main(comm: Communicator) -> None:
+        for op, shape in itertools.product(OPS, SHAPES):
+            array = contribution(comm.rank, shape, dtype)
+            rows = np.stack([array, *[np.full_like(array, comm.rank)] * (comm.size - 1)])
+            scattered = np.empty_like(array)
+            if op in ("and", "or", "xor") and dtype in FLOATING:
+                with pytest.raises(ValueError, match=f"expected integers or bool for op '{op}', found {dtype}"):
+                    comm.all_reduce(array, op)
+                with pytest.raises(ValueError, match=f"expected integers or bool for op '{op}', found {dtype}"):
+                    comm.reduce_scatter(rows, scattered, op)
+                continue
+            comm.all_reduce(array, op, f"{op} of {shape}")
+            expected = reduced(op, comm.size, shape, dtype)
+            np.testing.assert_array_equal(array, expected, strict=True)
+            comm.reduce_scatter(rows, scattered, op)
+            if comm.rank:  # ranks 0, 1, 2 reduced
+                expected = np.full(shape, functools.reduce(OPS[op], np.arange(comm.size).astype(dtype)))
+            np.testing.assert_array_equal(scattered, expected, strict=True)
+
+    on_ranks(main)
+
+
+def test_halves_are_summed_in_single_precision(on_ranks: OnRanks) -> None:
+    """2048 + 1 + 1 ... in float16 stays 2048; a sum on the way to a mean does not overflow."""
+
+    def main(comm: Communicator) -> None:
+        for way, start in itertools.product(WAYS, (comm.all_reduce_start, None)):
+            array = memory(comm, way, np.array([1 if comm.rank else 2048, 60000], "float16"))
+            if start is None:
+                comm.weighted_sum_start(array, 1, lambda: comm.size, "mean").wait()
+                expected = np.array([(2047 + comm.size) / comm.size, 60000])
+            else:
+                start(array[:1]).wait()
+                expected = np.array([2047 + comm.size, 60000])
+            assert array.tolist() == expected.astype("float16").tolist()
+        rows = np.full((comm.size, 1), 1 if comm.rank else 2048, "float16")
+        comm.reduce_scatter(rows, out := np.empty(1, "float16"))
+        assert out[0] == np.float16(2047 + comm.size)
+
+    on_ranks(main)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_all_gather_and_all_to_all(on_ranks: OnRanks, dtype: str) -> None:
     def main(comm: Communicator) -> None:
         for shape in SHAPES:
-            array = contribution(comm.rank, shape, dtype)
-            comm.all_reduce(array, op, f"{op} of {shape}")
-            np.testing.assert_array_equal(array, reduced(op, comm.size, shape, dtype), strict=True)
+            everybodys = np.stack([contribution(r, shape, dtype) for r in range(comm.size)])
+            out = np.zeros_like(everybodys)
+            comm.all_gather(everybodys[comm.rank, ...], out)
+            np.testing.assert_array_equal(out, everybodys, strict=True)
+            out = np.zeros_like(everybodys)
+            out[comm.rank] = everybodys[comm.rank]
+            comm.all_gather(out[comm.rank, ...], out)  # in place
+            np.testing.assert_array_equal(out, everybodys, strict=True)
+            out = np.zeros_like(everybodys)
+            comm.all_to_all(np.roll(everybodys, comm.rank, 0), out)
+            for rank in range(comm.size):
+                np.testing.assert_array_equal(out[rank], everybodys[(comm.rank - rank) % comm.size], strict=True)
+        wide = np.zeros((comm.size, 2, 6), dtype)
+        comm.all_gather(np.full((6, 2), comm.rank, dtype).T[:, ::2], wide[:, :, ::2])
+        comm.all_to_all(wide[:, :, ::2], wide[:, :, 1::2])
+        assert (wide[:, :, ::2] == np.arange(comm.size).astype(dtype)[:, None, None]).all()
+        assert (wide[:, :, 1::2] == np.array(comm.rank, dtype)).all()
+
+    on_ranks(main)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_messages(on_ranks: OnRanks, dtype: str) -> None:
+    """All send to all before any receives; those of one sender and tag arrive in order."""
+
+    def main(comm: Communicator) -> None:
+        others = [rank for rank in range(comm.size) if rank != comm.rank]
+        for shape in SHAPES:
+            sent = [
+                comm.send_start(contribution(comm.rank + tag, shape, dtype), r, tag % 2)
+                for r in others
+                for tag in range(4)
+            ]
+            found = {(r, tag): np.zeros(shape, dtype) for r in others for tag in (3, 1, 2, 0)}
+            works = {(r, tag): comm.receive_start(found[r, tag], r, tag % 2) for r in others for tag in (1, 3, 0, 2)}
+            for (rank, tag), work in reversed(works.items()):
+                work.wait()
+                assert work.is_completed() and work.peer == rank
+                np.testing.assert_array_equal(found[rank, tag], contribution(rank + tag, shape, dtype), strict=True)
+            for work in sent:
+                work.wait()
+
+    on_ranks(main)
+
+
+def test_messages_pass_collectives(on_ranks: OnRanks) -> None:
+    """A send does not wait for the collectives before it, which wait for the receiver; large ones too, and views."""
+
+    def main(comm: Communicator) -> None:
+        size = 300_000
+        if comm.rank == 0:
+            work = comm.all_reduce_start(np.ones(3))
+            for rank in range(1, comm.size):
+                comm.send(np.full((size, 2), rank)[:, 0], rank, 5)
+            seen = [comm.receive(np.empty(0), tag=7) for _ in range(1, comm.size)]
+            assert sorted(seen) == list(range(1, comm.size))
+        else:
+            array = np.zeros(2 * size, int)
+            assert comm.receive(array[::2], 0, 5) == 0
+            assert (array[::2] == comm.rank).all() and not array[1::2].any()
+            comm.send(np.empty(0), 0, 7)
+            work = comm.all_reduce_start(np.ones(3))
+        work.wait()
+        if comm.size > 1:  # nobody keeps the works of these
+            for rank in range(comm.size):
+                if rank != comm.rank:
+                    comm.send_start(np.full(size, comm.rank), rank)
+            array = np.empty(size, int)
+            for _ in range(comm.size - 1):
+                source = comm.receive(array)
+                assert (array == source).all()
+        comm.barrier()
+
+    on_ranks(main)
+
+
+def test_wrong_messages(on_ranks: OnRanks) -> None:
+    def main(comm: Communicator) -> None:
+        for other in {-1, comm.rank, comm.size} | ({None} if comm.size == 1 else set()):
+            with pytest.raises(
+                ValueError, match=f"receive: expected another rank than this one .{comm.rank}. of {comm.size}"
+            ):
+                comm.receive(np.ones(1), other)
+        if comm.size == 1:
+            return
+        right, left = (comm.rank + 1) % comm.size, (comm.rank - 1) % comm.size
+        with pytest.raises(ValueError, match="expected a tag from 0 to 32767, found -1"):
+            comm.send(np.ones(1), right, -1)
+        work = comm.receive_start(np.zeros(3, "float32"), left, 1)
+        late = (
+            rf"rank {comm.rank} of {comm.size} waited 0\.\d s for receive from rank {left} \(tag 1\) on communicator "
+        )
+        with pytest.raises(ddp.CollectiveTimeout, match=late):
+            work.wait(0.1)
+        comm.barrier()
+        for size in (2, 4):
+            sent = comm.send_start(np.ones(size, "float32"), right, 1)
+            with pytest.raises(ValueError, match=r"receive: expected (3 of float32|12 bytes for .*\[3\]), found "):
+                work.wait()
+            assert work.is_completed()
+            sent.wait()
+            work = comm.receive_start(np.zeros(3, "float32"), left, 1)
+        comm.send(np.arange(3, dtype="float32"), right, 1)  # nothing is broken by that
+        work.wait()
+        comm.barrier()
+
+    on_ranks(main)
+
+
+def test_split(on_ranks: OnRanks) -> None:
+    def main(comm: Communicator) -> None:
+        backwards = comm.split(range(comm.size)[::-1], "backwards")
+        assert (backwards.rank, backwards.size, backwards.name) == (comm.size - 1 - comm.rank, comm.size, "backwards")
+        assert backwards.all_gather_object(comm.rank) == list(range(comm.size))[::-1]
+        parts = [list(range(comm.size))[start::2] for start in (0, 1)][: comm.size]
+        mine = [comm.split(part, f"part {i}") for i, part in enumerate(parts)]
+        assert [part is None for part in mine] == [comm.rank not in part for part in parts]
+        part = mine[comm.rank % 2]
+        for way in WAYS:
+            begin(part, way, array := memory(part, way, [comm.rank] * 10)).wait()
+            assert array.tolist() == [sum(parts[comm.rank % 2])] * 10
+        alone = part.split([0], "alone")
+        if part.rank == 0:
+            alone.all_reduce(array := np.ones(2))
+            alone.barrier()
+            assert array.tolist() == [1, 1] and alone.all_gather_object("a") == ["a"] and alone.size == 1
+        for wrong in ([], [0, 0], [comm.size], [-1]):
+            with pytest.raises(
+                ValueError, match=re.escape(f"expected different ranks from 0 to {comm.size - 1}, found {wrong}")
+            ):
+                comm.split(wrong)
+        if comm.size > 1:
+            with pytest.raises(
+                ValueError, match=r"expected the same list of ranks everywhere, found \[0\] on rank 0, \[1\]"
+            ):
+                comm.split([comm.rank])
+        comm.barrier()
 
     on_ranks(main)
 
@@ -109,7 +293,7 @@ def test_arrays_that_are_not_contiguous(on_ranks: OnRanks, view: str) -> None:
     on_ranks(main)
 
 
-@pytest.mark.parametrize("dtype", [*DTYPES, "int8", "bool"])
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_broadcast_from_every_root(on_ranks: OnRanks, dtype: str) -> None:
     def main(comm: Communicator) -> None:
         for root in range(comm.size):
@@ -333,8 +517,20 @@ def test_nothing_outlives_its_collective(on_ranks: OnRanks) -> None:
 
 def test_wrong_arguments(on_ranks: OnRanks) -> None:
     def main(comm: Communicator) -> None:
-        with pytest.raises(ValueError, match="expected op 'sum', 'max', 'min', found 'avg'"):
+        with pytest.raises(
+            ValueError, match="expected op 'sum', 'max', 'min', 'prod', 'and', 'or', 'xor', found 'avg'"
+        ):
             comm.all_reduce(np.ones(1), "avg")
+        rows = np.ones((comm.size, 3))
+        with pytest.raises(
+            ValueError, match=rf"all_gather: expected an output of shape \[{comm.size}, 3\] and float64"
+        ):
+            comm.all_gather(np.ones(3), np.ones((comm.size, 2)))
+        for function in (comm.all_to_all, comm.reduce_scatter):
+            with pytest.raises(ValueError, match=f"expected one row for each of {comm.size} ranks, found shape"):
+                function(np.ones((comm.size + 1, 3)), rows)
+            with pytest.raises(ValueError, match=r"expected an output of shape .* and float64, found .* and float32"):
+                function(rows, rows.astype("float32"))
         for root in (-1, comm.size):
             with pytest.raises(ValueError, match=f"expected a root from 0 to {comm.size - 1}, found {root}"):
                 comm.broadcast(np.ones(1), root)

@@ -35,6 +35,7 @@ LINE = 8  # 64-bit numbers in a cache line: every counter has a line of its own
 IN_FLIGHT = 256  # reductions that may be under way at once; the weights of so many are remembered
 EAGER = 20  # looks at the counters before a waiting rank offers its processor to others ...
 PATIENCE = 2000  # ... and before it sleeps between looks
+BLOCK = 2**17  # elements that are added up at a time: they stay in the cache until they are divided
 
 
 def shared_memory(comm: MPI.Comm, size: int) -> mmap.mmap | None:
@@ -101,23 +102,25 @@ class _Sum(Work):
 
     def _add_up(self, comm: SharedMemoryCommunicator) -> None:
         cut = comm.cuts(self.parts[0].size)[comm.rank]
-        mine = self.parts[comm.rank][cut]
+        kind = self.parts[0].dtype
+        wide = SINGLE if kind in HALVES else kind  # halves are added up in float32 and rounded once
         weights, total = comm.weights(self.number), self.total()
-        factors = [w / total if total else 0.0 for w in weights]
-        wide = SINGLE if mine.dtype in HALVES else mine.dtype  # halves are added up in float32 and rounded once
-        number = wide.type
-        if len(set(factors)) == 1:  # the usual case: add first, multiply once
-            into = mine if comm.rank < 2 and wide == mine.dtype else None
-            result = np.add(self.parts[0][cut], self.parts[1][cut], out=into, dtype=wide)
-            for other in self.parts[2:]:
-                result += other[cut]
-            if factors[0] != 1 or result is not mine:
-                np.multiply(result, number(factors[0]), out=mine, casting="unsafe")
-            return
-        result = self.parts[0][cut] * number(factors[0])
-        for other, factor in zip(self.parts[1:], factors[1:], strict=True):
-            result += other[cut] * number(factor)
-        mine[...] = result
+        factors = [wide.type(w / total if total else 0.0) for w in weights]
+        alike = len(set(factors)) == 1  # the usual case: add first, multiply once
+        for start in range(cut.start, cut.stop, BLOCK):
+            pieces = [part[start : min(start + BLOCK, cut.stop)] for part in self.parts]
+            mine = pieces[comm.rank]
+            if alike:
+                result = np.add(pieces[0], pieces[1], out=mine if comm.rank < 2 and wide == kind else None, dtype=wide)
+                for other in pieces[2:]:
+                    result += other
+                if factors[0] != 1 or result is not mine:
+                    np.multiply(result, factors[0], out=mine, casting="unsafe")
+            else:
+                result = pieces[0] * factors[0]
+                for other, factor in zip(pieces[1:], factors[1:], strict=True):
+                    result += other * factor
+                mine[...] = result
 
     def is_completed(self) -> bool:
         """Whether `wait` would return at once."""

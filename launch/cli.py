@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
+from . import bench
 from .cores import usable_cores
 from .mpirun import MPINotFound, build_command, find_mpi
 from .rank import AS_TORCH, REPORT_DIR
@@ -79,13 +80,29 @@ def run(options: argparse.Namespace) -> int:
     return code
 
 
+def bench_allreduce(options: argparse.Namespace) -> int:
+    """Measure all-reduce on the ranks of this machine."""
+    if options.ranks < 2:
+        return _refuse(f"-n is the number of ranks that reduce together, at least 2, not {options.ranks}", "bench")
+    if options.rounds < 1 or options.max_mb * bench.MIB < bench.SIZES[0]:
+        return _refuse("expected at least one round (--rounds) and at least 0.001 MiB (--max-mb)", "bench")
+    mpi = ["--mpi", options.mpi] if options.mpi else []
+    rest = ["--max-mb", str(options.max_mb), "--rounds", str(options.rounds)]
+    for name in ("plot", "json"):
+        if path := getattr(options, name):
+            if not path.absolute().parent.is_dir():
+                return _refuse(f"--{name} {path}: there is no folder {path.absolute().parent}", "bench")
+            rest += [f"--{name}", str(path)]
+    return main(["run", "-n", str(options.ranks), *mpi, "-m", "mpigrad.launch.bench", *rest])
+
+
 def _quiet_bars() -> dict[str, str]:
     """The ranks see a pipe where a terminal may be: tell tqdm by its own variable whether anybody watches."""
     return {} if sys.stderr.isatty() else {"TQDM_DISABLE": "1"}
 
 
-def _refuse(why: str) -> int:
-    print(f"mpigrad run: {why}", file=sys.stderr)
+def _refuse(why: str, command: str = "run") -> int:
+    print(f"mpigrad {command}: {why}", file=sys.stderr)
     return 2
 
 
@@ -113,6 +130,20 @@ def _parser() -> argparse.ArgumentParser:
     add("--device", choices=["cpu"], help="with --as-torch: every device that the script names is the CPU")
     add("-m", dest="module", nargs=argparse.REMAINDER, metavar="module", help="run a module, as python -m does")
     add("script", nargs=argparse.REMAINDER, help="the script and its arguments, passed on as they are")
+
+    bench_parser = commands.add_parser("bench", help="measure what this machine does")
+    benches = bench_parser.add_subparsers(title="benchmarks", metavar="benchmark", required=True)
+    allreduce = benches.add_parser(
+        "allreduce",
+        help="bandwidth of every transport, beside the MPI library's own Allreduce and a copy",
+        description="Reduce buffers of growing size on this machine's ranks, by every transport that fits, by the "
+        "MPI library's own Allreduce, and copy as much memory, in turns; print GB/s. Let nothing else run meanwhile.",
+        allow_abbrev=False,
+    )
+    allreduce.set_defaults(command=bench_allreduce)
+    allreduce.add_argument("-n", dest="ranks", type=int, default=2, metavar="N", help="number of ranks (default: 2)")
+    allreduce.add_argument("--mpi", metavar="PREFIX", help="MPI to use: a directory with bin/mpirun, or an mpirun")
+    bench.arguments(allreduce)
     return parser
 
 

@@ -21,6 +21,7 @@ from .process_group import (
     world,
 )
 from .sampler import DistributedSampler, ShardedSampler
+from .sync_batchnorm import SyncBatchNorm
 
 __all__ = [
     "CollectiveTimeout",
@@ -30,6 +31,7 @@ __all__ = [
     "ReduceOp",
     "ShardedSampler",
     "SingleCommunicator",
+    "SyncBatchNorm",
     "Work",
     "all_gather_object",
     "all_reduce",

@@ -67,7 +67,11 @@ class ChannelNorm(Affine):
         )
 
 
-class _BatchNorm(ChannelNorm):
+class BatchNorm(ChannelNorm):
+    """What all batch normalisations have in common."""
+
+    normalize = staticmethod(functional.batch_norm)
+
     def forward(self, input: Any) -> Any:
         self.check_dimensions(input)
         momentum = self.momentum or 0.0
@@ -76,7 +80,7 @@ class _BatchNorm(ChannelNorm):
             self.num_batches_tracked.add_(1)
             if self.momentum is None:  # the mean of all batches
                 momentum = 1 / self.num_batches_tracked.item()
-        return functional.batch_norm(
+        return self.normalize(
             input,
             self.running_mean if tracked else None,
             self.running_var if tracked else None,
@@ -88,19 +92,19 @@ class _BatchNorm(ChannelNorm):
         )
 
 
-class BatchNorm1d(_BatchNorm):
+class BatchNorm1d(BatchNorm):
     """Each channel of (N, C) or (N, C, L) at mean 0 and variance 1 over the batch, times weight plus bias."""
 
     ndims = (2, 3)
 
 
-class BatchNorm2d(_BatchNorm):
+class BatchNorm2d(BatchNorm):
     """Each channel of (N, C, H, W) at mean 0 and variance 1 over the batch, times weight plus bias."""
 
     ndims = (4,)
 
 
-class BatchNorm3d(_BatchNorm):
+class BatchNorm3d(BatchNorm):
     """Each channel of (N, C, D, H, W) at mean 0 and variance 1 over the batch, times weight plus bias."""
 
     ndims = (5,)

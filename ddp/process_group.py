@@ -46,19 +46,25 @@ def init_process_group(
     rank: int = -1,
     *,
     device_id: Any = None,
+    transport: str | None = None,
 ) -> None:
     """Join the world: under mpirun all ranks of the job, in a simulated world its ranks, else this process alone.
 
     backend: "mpi", "single", or None to find out; PyTorch's "nccl" and "gloo" find out, too. timeout: seconds (or a
     timedelta) that any collective may take. The ranks are the launcher's: world_size and rank, where they are given,
-    must agree with it, and init_method ("env://") and device_id have nothing to add. RuntimeError when called twice,
-    when the loaded MPI library is not the launcher's, and for another world_size or rank.
+    must agree with it, and init_method ("env://") and device_id have nothing to add. transport: how ranks under mpirun
+    reach each other: "shm" (shared memory on one machine), "mpi" (messages of the MPI library), "hierarchical" (shared
+    memory on each machine, messages between them), or None for the fastest that is possible. RuntimeError when called
+    twice, when the loaded MPI library is not the launcher's, for another world_size or rank, and for a transport that
+    these ranks cannot have.
     """
     global _process_communicator
     if is_initialized():
         raise RuntimeError("trying to initialize the default process group twice!")
     if backend not in (None, "mpi", "single", *_PYTORCHS):
         raise ValueError(f"expected backend 'mpi', 'single' or None (find out), found {backend!r}")
+    if transport not in (None, "shm", "mpi", "hierarchical"):
+        raise ValueError(f"expected transport 'shm', 'mpi', 'hierarchical' or None (the fastest), found {transport!r}")
     if backend in _PYTORCHS:
         backend = None
     seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
@@ -67,8 +73,10 @@ def init_process_group(
         _group.communicator = simulated.current.communicator.duplicate("world")
         if seconds is not None:
             _group.communicator.timeout = limit
+    elif backend == "single":
+        _process_communicator = SingleCommunicator(timeout=limit)
     else:
-        _process_communicator = SingleCommunicator(timeout=limit) if backend == "single" else _mpi_world(backend, limit)
+        _process_communicator = _mpi_world(backend, limit, transport)
     for name, asked, found in (("world_size", world_size, get_world_size()), ("rank", rank, get_rank())):
         if asked not in (-1, found):
             raise RuntimeError(
@@ -80,7 +88,7 @@ def init_process_group(
 _PYTORCHS = ("gloo", "nccl", "cpu:gloo,cuda:nccl")
 
 
-def _mpi_world(backend: str | None, limit: float) -> Communicator:
+def _mpi_world(backend: str | None, limit: float, transport: str | None) -> Communicator:
     promised = promised_size()
     try:
         from .comm import mpi
@@ -92,7 +100,7 @@ def _mpi_world(backend: str | None, limit: float) -> Communicator:
                 "pip install 'mpigrad[mpich]', or load your cluster's MPI module"
             ) from error
         return SingleCommunicator(timeout=limit)
-    world = mpi.world(limit, promised)
+    world = mpi.world(limit, promised, transport)
     if world.size == 1:
         return SingleCommunicator(timeout=limit)
     _abort_on_uncaught_exceptions(world)

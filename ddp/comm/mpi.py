@@ -28,6 +28,9 @@ LARGEST_COUNT = 2**30
 class MPICommunicator(Communicator):
     """The ranks of an MPI communicator; host arrays are reduced in place, GPU arrays through a copy on the host."""
 
+    transport: str | None = "mpi"
+    """How groups of these ranks are to reach each other; None: what is fastest (see `connect`)."""
+
     def __init__(self, comm: MPI.Comm, *, name: str = "world", timeout: float = DEFAULT_TIMEOUT) -> None:
         if MPI.Query_thread() < MPI.THREAD_MULTIPLE:
             raise RuntimeError(
@@ -38,7 +41,7 @@ class MPICommunicator(Communicator):
         node = comm.Split_type(MPI.COMM_TYPE_SHARED)
         super().__init__(comm.rank, comm.size, node.rank, name=name, timeout=timeout)
         node.Free()
-        self._duplicates: list[tuple[Callable[[], MPICommunicator | None], MPI.Comm]] = []
+        self._duplicates: list[tuple[Callable[[], MPICommunicator | None], list[MPI.Comm]]] = []
 
     def _all_reduce(self, array: Array, op: str) -> None:
         host = _contiguous(array)
@@ -98,7 +101,7 @@ class MPICommunicator(Communicator):
         self._comm.Barrier()
 
     def duplicate(self, name: str) -> MPICommunicator:
-        made = self._make(lambda: type(self)(self._comm, name=name, timeout=self.timeout), f"duplicate '{name}'")
+        made = self._make(lambda: self._connect_part(self._comm, name), f"duplicate '{name}'")
         assert made is not None
         return made
 
@@ -109,11 +112,14 @@ class MPICommunicator(Communicator):
             if not member:
                 return None
             try:
-                return connect(part, name=name, timeout=self.timeout)
+                return self._connect_part(part, name)
             finally:
                 part.Free()
 
         return self._make(make, f"split '{name}'")
+
+    def _connect_part(self, comm: MPI.Comm, name: str) -> MPICommunicator:
+        return connect(comm, name=name, timeout=self.timeout, transport=self.transport)
 
     def _make(self, construct: Callable[[], MPICommunicator | None], name: str) -> MPICommunicator | None:
         """Another communicator of ranks of mine; None where this rank is not among them."""
@@ -122,7 +128,7 @@ class MPICommunicator(Communicator):
         def make() -> None:
             self._free_dropped()
             made.append(new := construct())
-            self._duplicates.append((weakref.ref(new), new._comm) if new else (lambda: None, MPI.COMM_NULL))
+            self._duplicates.append((weakref.ref(new), new._handles()) if new else (lambda: None, []))
 
         self.start(make, name).wait()
         return made[0]
@@ -132,20 +138,33 @@ class MPICommunicator(Communicator):
 
         Freeing is collective, and each rank's garbage collector works at a time of its own.
         """
-        dropped = np.array([alive() is None or comm == MPI.COMM_NULL for alive, comm in self._duplicates], np.int32)
+        dropped = np.array(
+            [alive() is None or not handles or handles[0] == MPI.COMM_NULL for alive, handles in self._duplicates],
+            np.int32,
+        )
         self._comm.Allreduce(MPI.IN_PLACE, dropped, MPI.MIN)
-        for (_, comm), gone in zip(self._duplicates, dropped, strict=True):
-            if gone and comm != MPI.COMM_NULL:
-                comm.Free()
+        for (_, handles), gone in zip(self._duplicates, dropped, strict=True):
+            if gone:
+                _free(handles)
         self._duplicates = [pair for pair, gone in zip(self._duplicates, dropped, strict=True) if not gone]
+
+    def _handles(self) -> list[MPI.Comm]:
+        """What to give back to MPI."""
+        return [self._comm]
 
     def close(self) -> None:
         if not self._closed:
-            self.start(self._comm.Free, "close")
+            self.start(lambda: _free(self._handles()), "close")
         super().close()
 
     def abort(self, code: int) -> None:
         MPI.COMM_WORLD.Abort(code)
+
+
+def _free(handles: list[MPI.Comm]) -> None:
+    for handle in handles:
+        if handle != MPI.COMM_NULL:
+            handle.Free()
 
 
 def _contiguous(array: Array) -> Any:
@@ -186,18 +205,36 @@ def library_version() -> str:
     return " ".join(MPI.Get_library_version().replace("\0", "").split("\n")[0].split(",")[0].split())
 
 
-def connect(comm: MPI.Comm, *, name: str, timeout: float) -> MPICommunicator:
-    """The fastest communicator for these ranks: through shared memory when all are on this machine. Collective."""
-    from . import shm  # (its class is a special case of this file's)
+def connect(comm: MPI.Comm, *, name: str, timeout: float, transport: str | None = None) -> MPICommunicator:
+    """The communicator of these ranks by transport "mpi", "shm" or "hierarchical"; None: the fastest. Collective.
+
+    The fastest is shared memory when all are on this machine, and else shared memory within machines that have several
+    and messages between them.
+    """
+    from . import hierarchical, shm  # (their classes are special cases of this file's)
 
     machine = comm.Split_type(MPI.COMM_TYPE_SHARED)
-    together = shm.POSSIBLE and 1 < comm.size == machine.size
+    together, several = machine.size == comm.size, comm.allreduce(machine.size, MPI.MAX) > 1
     machine.Free()
-    kind = shm.SharedMemoryCommunicator if together else MPICommunicator
-    return kind(comm, name=name, timeout=timeout)
+    if transport == "shm" and not (together and shm.POSSIBLE):
+        raise RuntimeError(
+            "transport 'shm' was asked for: expected all ranks on one machine with x86-64 processors, found "
+            + ("another processor" if together else "several machines")
+        )
+    fastest = "shm" if together else "hierarchical" if several else "mpi"
+    kind: type[MPICommunicator] = MPICommunicator
+    if comm.size > 1 and shm.POSSIBLE:
+        kind = {
+            "mpi": MPICommunicator,
+            "shm": shm.SharedMemoryCommunicator,
+            "hierarchical": hierarchical.HierarchicalCommunicator,
+        }[transport or fastest]
+    made = kind(comm, name=name, timeout=timeout)
+    made.transport = transport
+    return made
 
 
-def world(timeout: float, promised: int | None = None) -> MPICommunicator:
+def world(timeout: float, promised: int | None = None, transport: str | None = None) -> MPICommunicator:
     """All ranks of this job. RuntimeError when they are not as many as promised."""
     if promised is not None and promised != MPI.COMM_WORLD.size:
         raise RuntimeError(
@@ -205,4 +242,4 @@ def world(timeout: float, promised: int | None = None) -> MPICommunicator:
             f"{MPI.COMM_WORLD.size}: they are not of the same MPI. Start with `mpigrad run -n {promised}`, or set "
             "MPI4PY_LIBMPI to the launcher's libmpi"
         )
-    return connect(MPI.COMM_WORLD, name="world", timeout=timeout)
+    return connect(MPI.COMM_WORLD, name="world", timeout=timeout, transport=transport)

@@ -35,26 +35,36 @@ LINE = 8  # 64-bit numbers in a cache line: every counter has a line of its own
 IN_FLIGHT = 256  # reductions that may be under way at once; the weights of so many are remembered
 EAGER = 20  # looks at the counters before a waiting rank offers its processor to others ...
 PATIENCE = 2000  # ... and before it sleeps between looks
+NAP = 1e-4  # seconds
 BLOCK = 2**17  # elements that are added up at a time: they stay in the cache until they are divided
 
 
-def shared_memory(comm: MPI.Comm, size: int) -> mmap.mmap | None:
-    """Memory that all ranks of comm see; None if the machine has none to share.
+def shared_memory(comm: MPI.Comm, head: int, share: int) -> mmap.mmap | None:
+    """Memory of head + comm.size * share bytes that all ranks of comm see; None if the machine has none to share.
 
-    It never has a name in a file system, so that nothing can be left of it, however the ranks end.
+    A file without a name rather than one of MPI's windows: nothing can be left of it in /dev/shm however the ranks end
+    (a library that is killed leaves its window's file behind), it needs no one-sided component of the library (Open
+    MPI's complains or fails where it finds none for the machine), and there is one way to test instead of one per
+    library. Each rank asks for the pages of its own share, so that they lie in the memory of its own socket.
     """
-    descriptor, path, problem, shared = -1, "", None, None
+    descriptor, path, identity, problem, shared = -1, "", None, None, None
+    size = head + comm.size * share
     if comm.rank == 0:
         try:
             descriptor = os.memfd_create("mpigrad")
-            os.posix_fallocate(descriptor, 0, size)  # an error now, not a crash when the memory is first written
-            path = DESCRIPTOR.format(process=os.getpid(), descriptor=descriptor)
+            os.ftruncate(descriptor, size)
+            path, identity = DESCRIPTOR.format(process=os.getpid(), descriptor=descriptor), _identity(descriptor)
         except OSError as error:
             problem = error
-    path, problem = comm.bcast((path, problem))
+    path, identity, problem = comm.bcast((path, identity, problem))
     if problem is None:
         try:
             with open(path, "r+b") as file:
+                if _identity(file.fileno()) != identity:  # a rank in another container has other processes in /proc
+                    raise OSError(f"{path} is another file here")
+                # an error now, not a crash when the memory is first written
+                start, end = (head + comm.rank * share if comm.rank else 0), head + (comm.rank + 1) * share
+                os.posix_fallocate(file.fileno(), start, end - start)
                 shared = mmap.mmap(file.fileno(), size)
         except OSError as error:
             problem = error
@@ -62,6 +72,11 @@ def shared_memory(comm: MPI.Comm, size: int) -> mmap.mmap | None:
     if descriptor >= 0:
         os.close(descriptor)
     return shared if problem is None else None
+
+
+def _identity(descriptor: int) -> tuple[int, int]:
+    found = os.fstat(descriptor)
+    return found.st_dev, found.st_ino
 
 
 class _Sum(Work):
@@ -102,25 +117,29 @@ class _Sum(Work):
 
     def _add_up(self, comm: SharedMemoryCommunicator) -> None:
         cut = comm.cuts(self.parts[0].size)[comm.rank]
-        kind = self.parts[0].dtype
-        wide = SINGLE if kind in HALVES else kind  # halves are added up in float32 and rounded once
+        mine = self.parts[comm.rank][cut]
+        wide = SINGLE if mine.dtype in HALVES else mine.dtype  # halves are added up in float32 and rounded once
+        result = mine if wide == mine.dtype else np.empty(mine.size, wide)
         weights, total = comm.weights(self.number), self.total()
         factors = [wide.type(w / total if total else 0.0) for w in weights]
-        alike = len(set(factors)) == 1  # the usual case: add first, multiply once
+        alike = len(set(factors)) == 1 < comm.size  # the usual case: add first, multiply once
         for start in range(cut.start, cut.stop, BLOCK):
             pieces = [part[start : min(start + BLOCK, cut.stop)] for part in self.parts]
-            mine = pieces[comm.rank]
-            if alike:
-                result = np.add(pieces[0], pieces[1], out=mine if comm.rank < 2 and wide == kind else None, dtype=wide)
+            into = result[start - cut.start :][: pieces[0].size]
+            if alike:  # one of the first two pieces may be where the result goes
+                added = np.add(pieces[0], pieces[1], out=into if comm.rank < 2 else None, dtype=wide)
                 for other in pieces[2:]:
-                    result += other
-                if factors[0] != 1 or result is not mine:
-                    np.multiply(result, factors[0], out=mine, casting="unsafe")
+                    added += other
+                if factors[0] != 1 or added is not into:
+                    np.multiply(added, factors[0], out=into)
             else:
-                result = pieces[0] * factors[0]
+                added = pieces[0] * factors[0]
                 for other, factor in zip(pieces[1:], factors[1:], strict=True):
-                    result += other * factor
-                mine[...] = result
+                    added += other * factor
+                into[...] = added
+        comm.add_other_nodes(result)
+        if result is not mine:
+            mine[...] = result
 
     def is_completed(self) -> bool:
         """Whether `wait` would return at once."""
@@ -138,21 +157,27 @@ class _Sum(Work):
                 raise comm.broken
             looks += 1
             if looks > EAGER:
-                for other in list(_communicators):  # ranks may wait for those of two communicators in different orders
-                    other.advance()
-                os.sched_yield()
-                if looks > PATIENCE:
-                    time.sleep(1e-4)
+                if comm.in_thread:
+                    time.sleep(NAP)
+                else:
+                    for other in list(_communicators):  # ranks may wait for those of two in different orders
+                        other.advance()
+                    os.sched_yield()
+                    if looks > PATIENCE:
+                        time.sleep(NAP)
                 if time.monotonic() > deadline:
                     raise CollectiveTimeout(self.lateness(comm.missing(self.step, self.number)))
 
 
 _communicators: weakref.WeakSet[SharedMemoryCommunicator] = weakref.WeakSet()  # of this process
-_advancing = threading.RLock()
 
 
 class SharedMemoryCommunicator(MPICommunicator):
     """All ranks on one machine."""
+
+    transport = "shm"
+    in_thread = False
+    """Whether a thread waits for these reductions while the program computes: it must not take its processor."""
 
     def __init__(self, comm: MPI.Comm, *, name: str, timeout: float) -> None:
         super().__init__(comm, name=name, timeout=timeout)
@@ -163,8 +188,11 @@ class SharedMemoryCommunicator(MPICommunicator):
         self._counters: memoryview[int] | None = None  # both are made with the first array
         self._weights: memoryview[float] | None = None
         self._sums = 0
+        self._advancing = threading.RLock()
         self._latest: Work | None = None  # what MPI does, or has done last
-        _communicators.add(self)
+        self.slices = self.size  # so many ranks, the first ones, add up a slice each
+        if not self.in_thread:
+            _communicators.add(self)
 
     def start(self, task: Callable[[], Any], name: str) -> Work:
         for earlier in self._pending[:]:
@@ -172,16 +200,16 @@ class SharedMemoryCommunicator(MPICommunicator):
         self._latest = super().start(task, name)
         return self._latest
 
-    def _map(self, size: int) -> mmap.mmap | None:
+    def _map(self, head: int, share: int) -> mmap.mmap | None:
         found: list[mmap.mmap | None] = []
-        self.start(lambda: found.append(shared_memory(self._comm, size)), "allocation of shared memory").wait()
+        self.start(lambda: found.append(shared_memory(self._comm, head, share)), "allocation of shared memory").wait()
         return found[0]
 
     def allocate(self, size: int, dtype: np.dtype[Any]) -> Array:
         """A one-dimensional array of zeros that `weighted_sum_start` reduces without copies. Collective."""
         head = 0 if self._counters else self.size * (3 * LINE + IN_FLIGHT) * 8
         stride = -(-size * dtype.itemsize // 64) * 64
-        shared = self._map(head + self.size * stride) if size else None
+        shared = self._map(head, stride) if size else None
         if shared is None:
             return super().allocate(size, dtype)
         if head:
@@ -192,7 +220,7 @@ class SharedMemoryCommunicator(MPICommunicator):
         return arrays[self.rank]
 
     def weighted_sum_start(self, array: Array, weight: float, total: Callable[[], float], name: str) -> Work:
-        parts = self._everybodys(array)
+        parts = self.everybodys(array)
         if parts is None or self._closed or self.broken is not None:
             return super().weighted_sum_start(array, weight, total, name)
         assert self._weights is not None
@@ -209,7 +237,7 @@ class SharedMemoryCommunicator(MPICommunicator):
         self.advance()
         return work
 
-    def _everybodys(self, array: Array) -> list[Array] | None:
+    def everybodys(self, array: Array) -> list[Array] | None:
         """This part of an allocated array on all ranks; None for any other array."""
         known = self._known.get(id(array))
         if known is not None and known[0]() is array:  # looked up before, and no other array with its identity
@@ -227,7 +255,7 @@ class SharedMemoryCommunicator(MPICommunicator):
 
     def advance(self) -> None:
         """Move the pending reductions on, in order: a later one may need the result of an earlier one for its total."""
-        with _advancing:
+        with self._advancing:
             try:
                 while self._pending and self._pending[0].advance():
                     self._pending.pop(0)
@@ -235,10 +263,13 @@ class SharedMemoryCommunicator(MPICommunicator):
                 self.broken = error
                 self._pending.clear()
 
+    def add_other_nodes(self, array: np.ndarray) -> None:
+        """Add to this rank's slice what other nodes have; here are none."""
+
     def cuts(self, size: int) -> list[slice]:
         """Which slice of an array of this size each rank adds up."""
         if size not in self._cuts:
-            edges = [size * rank // self.size for rank in range(self.size + 1)]
+            edges = [size * min(rank, self.slices) // self.slices for rank in range(self.size + 1)]
             self._cuts[size] = [slice(a, b) for a, b in itertools.pairwise(edges)]
         return self._cuts[size]
 

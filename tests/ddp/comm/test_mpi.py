@@ -1,6 +1,7 @@
 """What only real MPI has: counts, handles, several communicators in the library."""
 
 import gc
+import itertools
 
 import numpy as np
 import pytest
@@ -13,8 +14,10 @@ if (promised_size() or 1) == 1:
 
 from mpi4py import MPI
 
-from mpigrad.ddp.comm import mpi
+from mpigrad.ddp.comm import mpi, shm
+from mpigrad.ddp.comm.hierarchical import HierarchicalCommunicator
 from mpigrad.ddp.comm.mpi import MPICommunicator
+from mpigrad.ddp.comm.shm import SharedMemoryCommunicator
 
 pytestmark = pytest.mark.mpi
 WORLD = MPI.COMM_WORLD
@@ -32,13 +35,50 @@ def test_ranks() -> None:
 def test_long_arrays_go_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mpi, "LARGEST_COUNT", 7)
     comm = MPICommunicator(WORLD, timeout=30)
-    for size in (6, 7, 8, 50):
-        array = np.arange(size) + comm.rank
-        comm.all_reduce(array)
-        assert array.tolist() == [comm.size * i + sum(range(comm.size)) for i in range(size)]
-        comm.broadcast(root := np.arange(size) * comm.rank, comm.size - 1)
-        assert root.tolist() == [i * (comm.size - 1) for i in range(size)]
+    n, right, left = comm.size, (comm.rank + 1) % comm.size, (comm.rank - 1) % comm.size
+    for size, dtype in itertools.product((6, 7, 8, 50), ("int8", "int64", "bool")):
+        values = np.arange(size).astype(dtype)
+        array = values + np.array(comm.rank, dtype)
+        comm.all_reduce(array, "max")
+        assert array.tolist() == np.max([values + np.array(r, dtype) for r in range(n)], 0).tolist()
+        comm.broadcast(root := values * np.array(comm.rank + 1, dtype), n - 1)
+        assert root.tolist() == (values * np.array(n, dtype)).tolist()
+        rows = np.stack([values + np.array(r, dtype) for r in range(n)])
+        comm.all_gather(rows[comm.rank], out := np.zeros_like(rows))
+        assert out.tolist() == rows.tolist()
+        comm.all_to_all(rows, out)
+        assert out.tolist() == [rows[comm.rank].tolist()] * n
+        work = comm.send_start(rows[comm.rank], right)
+        assert comm.receive(into := np.zeros(size, dtype), None if size % 2 else left) == left
+        assert into.tolist() == rows[left].tolist()
+        work.wait()
+    with pytest.raises(ValueError, match=r"expected 24 bytes for int64 \[3\], found (a longer message|400)"):
+        work = comm.send_start(np.arange(50), right)
+        comm.receive(np.zeros(3, int), left)
     comm.close()
+
+
+@pytest.mark.parametrize("transport", [None, "mpi", "shm", "hierarchical"])
+def test_choosing_a_transport(transport: str | None) -> None:
+    """What was asked for is what duplicates and parts get, too."""
+    alike = WORLD.Split_type(MPI.COMM_TYPE_SHARED).size
+    if not shm.POSSIBLE or WORLD.allreduce(alike, MPI.MIN) < WORLD.size:
+        pytest.skip("needs all ranks on one x86-64 machine")
+    expected = {
+        None: SharedMemoryCommunicator, "mpi": MPICommunicator, "shm": SharedMemoryCommunicator,
+        "hierarchical": HierarchicalCommunicator,
+    }[transport]  # fmt: skip
+    ddp.init_process_group(timeout=30, transport=transport)
+    world = ddp.world()
+    for comm in (world, world.duplicate("other"), world.split(range(world.size), "all")):
+        assert type(comm) is expected
+        array = comm.allocate(5, np.dtype(np.float64))
+        array[:] = comm.rank
+        comm.weighted_sum_start(array, 1, lambda: 1, "sum").wait()
+        assert array.tolist() == [sum(range(comm.size))] * 5
+    one = world.split([0], "one")
+    assert one is None if world.rank else type(one) is MPICommunicator
+    ddp.destroy_process_group()
 
 
 @pytest.mark.parametrize("drop", ["close", "forget", "forget on one rank"])

@@ -47,19 +47,28 @@ def begin(comm: Communicator, way: str, array: np.ndarray, name: str = "sum") ->
     return comm.all_reduce_start(array, name=name)
 
 
-@pytest.fixture(params=["default", "mpi"] if UNDER_MPIRUN else ["default"])
+# the process group's, what else there is under mpirun, and machines that are made up
+TRANSPORTS = ["default", "mpi", "machines of 2", "2 machines"] if UNDER_MPIRUN else ["default"]
+
+
+@pytest.fixture(params=TRANSPORTS)
 def on_ranks(request: pytest.FixtureRequest, world: Any) -> OnRanks:
-    """Calls a function with a communicator on every rank: the process group's, and under mpirun plain MPI's too."""
+    """Calls a function with a communicator on every rank, of each transport."""
 
     def call(function: Callable[[Communicator], Any]) -> list[Any]:
         def rank_main() -> Any:
+            group = ddp.world()
             if request.param == "default":
-                return function(ddp.world().duplicate("test"))
+                return function(group.duplicate("test"))
             from mpi4py import MPI
 
+            from mpigrad.ddp.comm.hierarchical import HierarchicalCommunicator
             from mpigrad.ddp.comm.mpi import MPICommunicator
 
-            return function(MPICommunicator(MPI.COMM_WORLD, name="test", timeout=ddp.world().timeout))
+            if request.param == "mpi":
+                return function(MPICommunicator(MPI.COMM_WORLD, name="test", timeout=group.timeout))
+            node = group.rank // 2 if request.param == "machines of 2" else group.rank % 2
+            return function(HierarchicalCommunicator(MPI.COMM_WORLD, name="test", timeout=group.timeout, node=node))
 
         results: list[Any] = world(rank_main)
         return results

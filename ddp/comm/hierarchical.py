@@ -1,0 +1,110 @@
+"""Ranks on several machines: shared memory inside each of them, messages between those that have the same place in it.
+
+Each rank adds up one slice of the arrays of its machine, as in shm.py. Then the ranks that hold this slice on their
+machines add these up: each takes one piece of the slice from all, adds in the order of the machines, and hands the
+result to all (reduce-scatter and all-gather, which send the least that is possible: Patarasuk and Yuan, "Bandwidth
+optimal all-reduce algorithms for clusters of workstations", 2009). So all links between machines are used by all of a
+machine's ranks, and the order of every sum is fixed. All of it happens in the communicator's thread.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from mpi4py import MPI
+
+from ...core.backend import Array
+from .mpi import MPICommunicator
+from .protocol import Communicator, Work
+from .shm import SharedMemoryCommunicator
+
+BLOCK = 1 << 20  # elements that go between machines at a time
+SHORT = 1 << 10  # elements up to which every machine sends all it has: one message less to wait for
+
+
+class HierarchicalCommunicator(MPICommunicator):
+    """Ranks on several machines. Allocated arrays are summed as described above, all others by the MPI library.
+
+    node: the number of this rank's machine, for trying machines that there are not; None: found out.
+    """
+
+    transport = "hierarchical"
+
+    def __init__(self, comm: MPI.Comm, *, name: str, timeout: float, node: int | None = None) -> None:
+        super().__init__(comm, name=name, timeout=timeout)
+        self._node = node
+        here = comm.Split_type(MPI.COMM_TYPE_SHARED) if node is None else comm.Split(node)
+        self._inside = _Inside(here, comm, name=f"{name}, inside the machine")
+        here.Free()
+
+    def _connect_part(self, comm: MPI.Comm, name: str) -> MPICommunicator:
+        if self._node is None:
+            return super()._connect_part(comm, name)
+        return HierarchicalCommunicator(comm, name=name, timeout=self.timeout, node=self._node)
+
+    def allocate(self, size: int, dtype: np.dtype[Any]) -> Array:
+        """A one-dimensional array of zeros that `weighted_sum_start` reduces as described above. Collective."""
+        made: list[Array] = []
+
+        def make() -> None:
+            array = self._inside.allocate(size, dtype)
+            shared = self._inside.everybodys(array) is not None
+            made.append(array if self._comm.allreduce(shared, MPI.LAND) else np.zeros(size, dtype))
+
+        self.start(make, "allocation of shared memory").wait()
+        return made[0]
+
+    def weighted_sum_start(self, array: Array, weight: float, total: Callable[[], float], name: str) -> Work:
+        if self._inside.everybodys(array) is None:
+            return super().weighted_sum_start(array, weight, total, name)
+        return self.start(lambda: self._inside.weighted_sum_start(array, weight, total, name).wait(), name)
+
+    def _handles(self) -> list[MPI.Comm]:
+        return [*super()._handles(), *self._inside._handles()]
+
+    def close(self) -> None:
+        super().close()
+        Communicator.close(self._inside)
+
+
+class _Inside(SharedMemoryCommunicator):
+    """The ranks of one machine, of ranks `comm` of several. Waits without end: the whole has the deadline."""
+
+    in_thread = True
+
+    def __init__(self, here: MPI.Comm, comm: MPI.Comm, *, name: str) -> None:
+        super().__init__(here, name=name, timeout=threading.TIMEOUT_MAX)
+        machine = here.bcast(comm.rank)  # its first rank
+        self.slices = comm.allreduce(here.size, MPI.MIN)
+        self._across = comm.Split(here.rank if here.rank < self.slices else MPI.UNDEFINED, machine)
+
+    def _handles(self) -> list[MPI.Comm]:
+        return [*super()._handles(), *([] if self._across == MPI.COMM_NULL else [self._across])]
+
+    def add_other_nodes(self, array: np.ndarray) -> None:
+        across = self._across
+        if across == MPI.COMM_NULL or across.size == 1:
+            return
+        if array.size <= SHORT:
+            pieces = np.empty((across.size, array.size), array.dtype)
+            across.Allgather(array, pieces)
+            array[:] = _added(pieces)
+            return
+        for start in range(0, array.size, BLOCK):
+            block = array[start : start + BLOCK]
+            edges = [block.size * machine // across.size for machine in range(across.size + 1)]
+            counts = [end - begin for begin, end in pairwise(edges)]
+            pieces = np.empty((across.size, counts[across.rank]), array.dtype)
+            across.Alltoallv([block, counts], pieces)
+            across.Allgatherv(_added(pieces), [block, counts])
+
+
+def _added(pieces: np.ndarray) -> np.ndarray:
+    total: np.ndarray = pieces[0]
+    for other in pieces[1:]:
+        total += other
+    return total

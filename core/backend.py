@@ -148,7 +148,7 @@ def is_array(value: object) -> bool:
 
 def special(array: Array) -> ModuleType:
     """The special functions (erf, digamma, ...) for this array, loaded at the first use."""
-    if isinstance(array, np.ndarray):
+    if isinstance(array, np.ndarray | np.generic):
         import scipy.special as module
     else:
         import cupyx.scipy.special as module

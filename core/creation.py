@@ -304,8 +304,12 @@ def arange(
 ) -> Tensor:
     """start, start + step, ... before end; int64 when all three are ints."""
     first, last = (0, start) if end is None else (start, end)
+    if not np.isfinite([first, last]).all():
+        raise RuntimeError(f"unsupported range: {first} -> {last}")
     if step == 0:
         raise RuntimeError("step must be nonzero")
+    if dtype is dtypes.int64:
+        first, last, step = int(first), int(last), int(step)
     if (last - first) / step < 0:
         raise RuntimeError("upper bound and lower bound inconsistent with step sign")
     whole = all(isinstance(v, int) for v in (first, last, step))
@@ -326,10 +330,19 @@ def linspace(
     requires_grad: bool = False,
 ) -> Tensor:
     """`steps` evenly spaced values from start to end, both included."""
+    kind = dtype or dtypes.get_default_dtype()
+    return _finish(_spaced(start, end, steps, kind).astype(kind.numpy), device, requires_grad)
+
+
+def _spaced(start: float, end: float, steps: int, kind: Dtype) -> Array:
+    """Evenly spaced numbers for a tensor of this dtype; the ends are of it themselves."""
     if steps < 0:
         raise RuntimeError("number of steps must be non-negative")
-    values = np.linspace(start, end, steps).astype((dtype or dtypes.get_default_dtype()).numpy)
-    return _finish(values, device, requires_grad)
+    for name, value in (("start", start), ("end", end)):
+        if isinstance(value, Tensor) and value.array.ndim:
+            raise RuntimeError(f"expected {name} to be a number or a 0-dimensional tensor, found {value.array.ndim}-D")
+    number = int if kind.numpy.kind in "iu" else float
+    return np.linspace(number(start), number(end), steps)
 
 
 def logspace(
@@ -343,10 +356,9 @@ def logspace(
     requires_grad: bool = False,
 ) -> Tensor:
     """base to the power of `steps` evenly spaced values from start to end, both included."""
-    if steps < 0:
-        raise RuntimeError("number of steps must be non-negative")
-    values = np.power(float(base), np.linspace(start, end, steps))
-    return _finish(values.astype((dtype or dtypes.get_default_dtype()).numpy), device, requires_grad)
+    kind = dtype or dtypes.get_default_dtype()
+    values = np.power(float(base), _spaced(start, end, steps, kind))
+    return _finish(values.astype(kind.numpy), device, requires_grad)
 
 
 def scalar_tensor(

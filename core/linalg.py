@@ -76,7 +76,7 @@ def matrix_norm(
         return vector_norm(source, 2, (row, column), keepdim)
     if ord in ("nuc", 2, -2):
         values = svdvals(movedim(source, (row, column), (-2, -1)))
-        found = sum(values, -1) if ord == "nuc" else (amax if ord > 0 else amin)(values, -1)
+        found = sum(values, -1) if ord == "nuc" else (_largest if ord > 0 else amin)(values, -1)
         for axis in sorted((row, column)) if keepdim else ():
             found = unsqueeze(found, axis)
         return found
@@ -84,7 +84,12 @@ def matrix_norm(
         raise RuntimeError(f"linalg.matrix_norm: Order {ord} not supported.")
     over, rest = (row, column) if math.fabs(ord) == 1 else (column, row)
     sums = vector_norm(source, 1, over, keepdim)
-    return (amax if ord > 0 else amin)(sums, rest - (rest > over and not keepdim), keepdim)
+    return (_largest if ord > 0 else amin)(sums, rest - (rest > over and not keepdim), keepdim)
+
+
+def _largest(input: Any, dim: int, keepdim: bool = False) -> Any:
+    """The maximum along dim of numbers that are not negative; 0 of none."""
+    return (amax if input.array.shape[dim] else sum)(input, dim, keepdim)
 
 
 def cross(input: Any, other: Any, *, dim: int = -1) -> Any:

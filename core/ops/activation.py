@@ -19,7 +19,7 @@ from .erf import in_blocks, normal_cdf, odd_polynomial
 from .erf import sigmoid as sigmoid_
 from .inplace import in_place
 from .join import cat
-from .pointwise import sum_to, unary, where
+from .pointwise import compute, sum_to, unary, where
 from .reduce import softmax
 from .shape import normalize_dim
 
@@ -43,6 +43,12 @@ def _floating(input: Any, op: str) -> Array:
     return input.array
 
 
+def _bend(name: str, input: Any, op: str, value: Callable[[Array], Array], vjp: Callable[..., Any]) -> Any:
+    """An elementwise op of floating point numbers; op: its name in the error for others."""
+    _floating(input, op)
+    return compute(f"{name}Backward0", value, (input,), (vjp,))
+
+
 # --- piecewise linear -------------------------------------------------------------------------------------------------
 
 
@@ -60,8 +66,12 @@ def hardtanh(input: Any, min_val: float = -1.0, max_val: float = 1.0, inplace: b
         return hardtanh_(input, min_val, max_val)
     if min_val > max_val:
         raise ValueError("min_val cannot be greater than max_val")
+    if input.array.dtype.kind in "iu":
+        min_val, max_val = int(min_val), int(max_val)
+    elif input.array.dtype.kind == "b":
+        raise NotImplementedError("Bool inputs not supported for hardtanh")
     vjp = lambda g, x: g * ((x > min_val) & (x < max_val))
-    return record("HardtanhBackward0", np.clip(_floating(input, "hardtanh"), min_val, max_val), (input, vjp, input))
+    return compute("HardtanhBackward0", lambda x: np.clip(x, min_val, max_val), (input,), (vjp,))
 
 
 hardtanh_ = in_place(hardtanh)
@@ -76,12 +86,12 @@ def leaky_relu(input: Any, negative_slope: float = 0.01, inplace: bool = False) 
     """x where x > 0, else negative_slope * x."""
     if inplace:
         return leaky_relu_(input, negative_slope)
-    return _leaky("LeakyReluBackward0", input, negative_slope)
+    return _leaky("LeakyRelu", input, negative_slope)
 
 
 def _leaky(name: str, input: Any, slope: float) -> Any:
-    x = _floating(input, "leaky_relu_cpu")
-    return record(name, np.where(x > 0, x, x * slope), (input, lambda g, x: where(x > 0, g, g * slope), input))
+    value = lambda x: np.where(x > 0, x, x * slope)
+    return _bend(name, input, "leaky_relu_cpu", value, lambda g, x: where(x > 0, g, g * slope))
 
 
 leaky_relu_ = in_place(leaky_relu)
@@ -102,17 +112,15 @@ threshold_ = in_place(threshold)
 def hardshrink(input: Any, lambd: float = 0.5) -> Any:
     """x where abs(x) > lambd, else 0."""
     outside: Callable[[Any], Any] = lambda x: ~((x >= -lambd) & (x <= lambd))
-    x = _floating(input, "hardshrink_cpu")
-    return record("HardshrinkBackward0", x * outside(x), (input, lambda g, x: g * outside(x), input))
+    return _bend("Hardshrink", input, "hardshrink_cpu", lambda x: x * outside(x), lambda g, x: g * outside(x))
 
 
 def softshrink(input: Any, lambd: float = 0.5) -> Any:
     """x moved towards 0 by lambd, which must not be negative."""
     if lambd < 0:
         raise RuntimeError(f"lambda must be greater or equal to 0, but found to be {lambd:g}.")
-    x = _floating(input, "softshrink_cpu")
     vjp = lambda g, x: g * ~((x >= -lambd) & (x <= lambd))
-    return record("SoftshrinkBackward0", x - np.clip(x, -lambd, lambd), (input, vjp, input))
+    return _bend("Softshrink", input, "softshrink_cpu", lambda x: x - np.clip(x, -lambd, lambd), vjp)
 
 
 def hardsigmoid(input: Any, inplace: bool = False) -> Any:
@@ -120,17 +128,15 @@ def hardsigmoid(input: Any, inplace: bool = False) -> Any:
     if inplace:
         return in_place(hardsigmoid)(input)
     vjp = lambda g, x: g * ((x > -3) & (x < 3)) * (1 / 6)
-    value = np.clip(_floating(input, "hardsigmoid") + 3, 0, 6) * (1 / 6)
-    return record("HardsigmoidBackward0", value, (input, vjp, input))
+    return _bend("Hardsigmoid", input, "hardsigmoid", lambda x: np.clip(x + 3, 0, 6) * (1 / 6), vjp)
 
 
 def hardswish(input: Any, inplace: bool = False) -> Any:
     """x * hardsigmoid(x). Source: Howard et al., 2019, https://arxiv.org/abs/1905.02244."""
     if inplace:
         return in_place(hardswish)(input)
-    x = _floating(input, "hardswish_cpu")
     vjp = lambda g, x: g * where(x < 3, (x * (1 / 3) + 0.5) * (x > -3), 1.0)
-    return record("HardswishBackward0", x * (np.clip(x + 3, 0, 6) * (1 / 6)), (input, vjp, input))
+    return _bend("Hardswish", input, "hardswish_cpu", lambda x: x * (np.clip(x + 3, 0, 6) * (1 / 6)), vjp)
 
 
 def prelu(input: Any, weight: Any) -> Any:
@@ -161,10 +167,12 @@ def rrelu(
     input: Any, lower: float = 1.0 / 8, upper: float = 1.0 / 3, training: bool = False, inplace: bool = False
 ) -> Any:
     """x where x > 0, else x times a slope: drawn from U(lower, upper) in training, their mean otherwise."""
+    if lower > upper:
+        raise RuntimeError("Lower bound should be less than or equal to the upper bound")
     if inplace:
         return rrelu_(input, lower, upper, training)
     if not training:
-        return _leaky("RreluWithNoiseBackward0", input, (lower + upper) / 2)
+        return _leaky("RreluWithNoise", input, (lower + upper) / 2)
     x = _floating(input, "rrelu_with_noise_out_cpu")
     xp = array_module(x)
     slopes, negative = xp.ones_like(x), x <= 0
@@ -193,18 +201,16 @@ def celu(input: Any, alpha: float = 1.0, inplace: bool = False) -> Any:
     """x where x > 0, else alpha * (exp(x / alpha) - 1). Source: Barron, 2017, https://arxiv.org/abs/1704.07483."""
     if alpha == 0:
         raise RuntimeError("ZeroDivisionError: alpha cannot be 0 for CELU")
-    return celu_(input, alpha) if inplace else _elu(input, alpha, 1.0, 1.0 / alpha, "CeluBackward0")
+    return celu_(input, alpha) if inplace else _elu(input, alpha, 1.0, 1.0 / alpha, "Celu")
 
 
-def _elu(input: Any, alpha: float, scale: float, steepness: float, name: str = "EluBackward0") -> Any:
-    x = _floating(input, "elu_cpu")
+def _elu(input: Any, alpha: float, scale: float, steepness: float, name: str = "Elu") -> Any:
     below = alpha * scale
 
     def vjp(g: Any, x: Any) -> Any:
         return where(x > 0, g * scale, g * exp(x * steepness) * (below * steepness))
 
-    value = np.where(x > 0, x * scale, np.expm1(x * steepness) * below)
-    return record(name, value, (input, vjp, input))
+    return _bend(name, input, "elu_cpu", lambda x: np.where(x > 0, x * scale, np.expm1(x * steepness) * below), vjp)
 
 
 elu_, selu_, celu_ = in_place(elu), in_place(selu), in_place(celu)
@@ -215,9 +221,7 @@ def softplus(input: Any, beta: float = 1.0, threshold: float = 20.0) -> Any:
     if not isinstance(input, Variable):
         return _softplus(input, beta, threshold)
     vjp = lambda g, x: where(x * beta > threshold, g, g * sigmoid(x * beta))
-    return record(
-        "SoftplusBackward0", _softplus(_floating(input, "softplus_cpu"), beta, threshold), (input, vjp, input)
-    )
+    return _bend("Softplus", input, "softplus_cpu", lambda x: _softplus(x, beta, threshold), vjp)
 
 
 def _softplus(x: Array, beta: float, threshold: float) -> Array:
@@ -251,8 +255,7 @@ def mish(input: Any, inplace: bool = False) -> Any:
         bend = tanh(softplus(x))
         return g * (bend + x * sigmoid(x) * (1 - bend * bend))
 
-    x = _floating(input, "mish_cpu")
-    return record("MishBackward0", x * np.tanh(_softplus(x, 1.0, 20.0)), (input, vjp, input))
+    return _bend("Mish", input, "mish_cpu", lambda x: x * np.tanh(_softplus(x, 1.0, 20.0)), vjp)
 
 
 # --- with a gate: x times a number between 0 and 1 --------------------------------------------------------------------

@@ -258,7 +258,7 @@ def multilabel_margin_loss(
     reduction = mode_of(size_average, reduce, reduction)
     if target.array.shape != input.array.shape:
         raise RuntimeError(f"inconsistent target size: {list(target.shape)} for input of size: {list(input.shape)}")
-    rows, classes = _rows_and_classes("multilabel_margin_loss", input, target.array.reshape(-1, target.array.shape[-1]))
+    rows, classes = _rows_and_classes("multilabel_margin_loss", input, np.atleast_2d(target.array))
     valid = np.cumprod(classes >= 0, 1).astype(bool)
     lines = array_module(classes).arange(len(classes))[:, None]
     others = array_module(classes).ones(rows.array.shape, bool)
@@ -271,7 +271,7 @@ def multilabel_margin_loss(
 
 def _rows_and_classes(op: str, input: Any, classes: Array) -> tuple[Any, Array]:
     """A batch of rows, also of one row; RuntimeError for other shapes."""
-    if input.array.ndim not in (1, 2) or not input.array.shape[-1]:
+    if input.array.ndim > 2 or (not input.array.size and not input.array.shape[-1]):
         raise RuntimeError(
             f"{op}: expected non-empty vector or matrix with optional 0-dim batch size, got: {input.shape}"
         )

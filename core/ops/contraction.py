@@ -215,6 +215,11 @@ def tensordot(a: Any, b: Any, dims: Any = 2) -> Any:
     )
     if len(over_a) != len(over_b):
         raise RuntimeError("both dimension lists should have same length")
+    lone_a = [i for i, j in zip(over_a, over_b, strict=True) if shape_a[i] != 1 == shape_b[j]]
+    lone_b = [j for i, j in zip(over_a, over_b, strict=True) if shape_b[j] != 1 == shape_a[i]]
+    if lone_a or lone_b:  # a single element is paired with each of the other's
+        a, b = (t.sum(lone, keepdim=True) if lone else t for t, lone in ((a, lone_a), (b, lone_b)))
+        shape_a, shape_b = a.array.shape, b.array.shape
     for i, j in zip(over_a, over_b, strict=True):
         if shape_a[i] != shape_b[j]:
             raise RuntimeError(

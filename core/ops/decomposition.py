@@ -285,7 +285,7 @@ def qr(A: Any, mode: str = "reduced") -> Any:
     )
 
 
-def pinv(A: Any, *, atol: float | None = None, rtol: float | None = None, hermitian: bool = False) -> Any:
+def pinv(A: Any, *, atol: Any = None, rtol: Any = None, hermitian: bool = False) -> Any:
     """The pseudoinverse; singular values below max(atol, rtol * the largest) count as 0.
 
     Source of the gradients: G. Golub and V. Pereyra, "The differentiation of pseudo-inverses" (1973).
@@ -301,17 +301,22 @@ def pinv(A: Any, *, atol: float | None = None, rtol: float | None = None, hermit
     return record("LinalgPinvBackward0", value, (A, vjp, A, RESULT))
 
 
-def _pinv(x: Array, atol: float | None, rtol: float | None) -> Array:
+def _pinv(x: Array, atol: Any, rtol: Any) -> Array:
     u, s, vh = _computed("pinv", np.linalg.svd, x, False)
     kept = s > _cutoff(x, s, atol, rtol)
     return _mT(vh) @ (np.where(kept, 1 / np.where(kept, s, 1), 0).astype(x.dtype)[..., None] * _mT(u))
 
 
-def _cutoff(x: Array, s: Array, atol: float | None, rtol: float | None) -> Array:
-    """What singular values must exceed: PyTorch's default is the rounding of the largest."""
-    if rtol is None:
-        rtol = 0.0 if atol else float(np.finfo(x.dtype).eps) * max(x.shape[-2:])
-    return np.maximum(atol or 0.0, rtol * s.max(-1, keepdims=True, initial=0))
+def _cutoff(x: Array, s: Array, atol: Any, rtol: Any) -> Array:
+    """What singular values must exceed: PyTorch's default is the rounding of the largest.
+
+    atol, rtol: numbers, or tensors with one for each matrix.
+    """
+    absolute, relative = (t.array[..., None] if isinstance(t, Variable) else t for t in (atol, rtol))
+    if relative is None:
+        rounding = float(np.finfo(x.dtype).eps) * max(x.shape[-2:])
+        relative = np.where(0.0 if absolute is None else absolute, 0.0, rounding)
+    return np.maximum(0.0 if absolute is None else absolute, relative * s.max(-1, keepdims=True, initial=0))
 
 
 def pinverse(input: Any, rcond: float | None = None) -> Any:
@@ -319,18 +324,21 @@ def pinverse(input: Any, rcond: float | None = None) -> Any:
     return pinv(input, rtol=rcond)
 
 
-def matrix_rank(A: Any, *, atol: float | None = None, rtol: float | None = None, hermitian: bool = False) -> Any:
+def matrix_rank(A: Any, *, atol: Any = None, rtol: Any = None, hermitian: bool = False) -> Any:
     """How many singular values exceed max(atol, rtol * the largest)."""
     x = _matrices("matrix_rank", A, square=hermitian)
     s = np.linalg.svd(x, compute_uv=False)
     return wrap((s > _cutoff(x, s, atol, rtol)).sum(-1))
 
 
-def lstsq(A: Any, B: Any, rcond: float | None = None) -> Any:
+def lstsq(A: Any, B: Any, rcond: float | None = None, *, driver: str | None = None) -> Any:
     """The least-squares solutions of A @ X = B as (solution, residuals, rank, singular_values).
 
     residuals: the sums of squares over each column of B where A has full rank and more rows than columns, else empty.
+    driver: PyTorch's choice of algorithm; here it is always the pseudoinverse.
     """
+    if driver not in (None, "gels", "gelsy", "gelsd", "gelss"):
+        raise RuntimeError("linalg.lstsq: parameter `driver` should be one of (gels, gelsy, gelsd, gelss)")
     x = _matrices("lstsq", A, square=False)
     vector = len(B.shape) == len(A.shape) - 1
     columns = unsqueeze(B, -1) if vector else B

@@ -71,9 +71,11 @@ def _check_subtraction(input: Any, other: Any) -> None:
 
 
 def _power(a: Any, b: Any) -> Array:
-    """a ** b; integers to negative powers would not be integers."""
-    if a.dtype.kind in "iu" and np.less(b, 0).any():
-        raise RuntimeError("Integers to negative integer powers are not allowed.")
+    """a ** b; integers to negative powers would not be integers: 0 for all but 1 and -1, for tensors of them."""
+    if a.dtype.kind in "iu" and (negative := np.less(b, 0)).any():
+        if not isinstance(b, np.ndarray) or not b.ndim:
+            raise RuntimeError("Integers to negative integer powers are not allowed.")
+        return np.where(negative, np.where(np.abs(a) == 1, a ** np.abs(b), 0), a ** np.maximum(b, 0))
     return a**b
 
 
@@ -343,12 +345,16 @@ def _inside(x: Any, low: Any, high: Any) -> Any:
 
 def clamp_min(input: Any, min: Any) -> Any:
     """input, but at least min."""
-    return clamp(input, min)
+    return maximum(input, min) if _both_bool(input, min) else clamp(input, min)
 
 
 def clamp_max(input: Any, max: Any) -> Any:
     """input, but at most max."""
-    return clamp(input, None, max)
+    return minimum(input, max) if _both_bool(input, max) else clamp(input, None, max)
+
+
+def _both_bool(*tensors: Any) -> bool:
+    return all(isinstance(t, Variable) and t.array.dtype.kind == "b" for t in tensors)
 
 
 def nan_to_num(input: Any, nan: float = 0.0, posinf: float | None = None, neginf: float | None = None) -> Any:

@@ -31,9 +31,9 @@ def embedding(
     """
     if sparse:
         raise NotImplementedError("expected sparse=False: gradients are dense here")
-    index, count = _indices(input, "embedding"), weight.array.shape[0]
     if weight.array.ndim != 2:
         raise RuntimeError("'weight' must be 2-D")
+    index, count = _indices(input, "embedding"), weight.array.shape[0]
     if padding_idx is not None:
         if not -count <= padding_idx < count:
             raise AssertionError("Padding_idx must be within num_embeddings")

@@ -45,12 +45,12 @@ def _grid(name: str, input: Any, dim: int, index: Any, src: Any = None) -> Key:
     """The NumPy index of gather's elements; errors for a wrong dtype, shape or element of index."""
     x, at = input.array, index.array
     axis = normalize_dim(dim, x.ndim)
-    if at.dtype not in (np.int64, np.int32):
-        raise RuntimeError(f"{name}(): Expected dtype int32/int64 for index")
     shape, wanted = x.shape or (1,), at.shape or (1,)
     xp = array_module(x)
-    if not at.size:
+    if not at.size:  # of any dtype: an empty list makes a tensor of floats
         return tuple(xp.zeros(at.shape, np.int64) for _ in shape)
+    if at.dtype not in (np.int64, np.int32):
+        raise RuntimeError(f"{name}(): Expected dtype int32/int64 for index")
     if len(wanted) != len(shape):
         raise RuntimeError("Index tensor must have the same number of dimensions as input tensor")
     beyond = [i for i, (n, m) in enumerate(zip(wanted, shape, strict=True)) if n > m and i != axis]
@@ -59,6 +59,8 @@ def _grid(name: str, input: Any, dim: int, index: Any, src: Any = None) -> Key:
             f"Size does not match at dimension {beyond[0]} expected index {list(wanted)} to be no larger than self "
             f"{list(shape)} apart from dimension {axis}"
         )
+    if src is not None and src.array.ndim != at.ndim:
+        raise RuntimeError("Index tensor must have the same number of dimensions as src tensor")
     if beyond or (src is not None and any(n > m for n, m in zip(wanted, src.array.shape or (1,), strict=True))):
         raise RuntimeError(
             f"Expected index {list(wanted)} to be no larger than self {list(shape)} apart from dimension {axis}"
@@ -124,8 +126,10 @@ def scatter_reduce(input: Any, dim: int, index: Any, src: Any, reduce: str, *, i
     target, key, part = _scatter_operands(input, dim, index, src)
     dtype = target.array.dtype
     if not include_self:
-        limits = None if dtype.kind in FLOATING else np.iinfo(dtype)
-        low, high = (limits.min, limits.max) if limits else (-np.inf, np.inf)
+        if dtype.kind in FLOATING:
+            low, high = -np.inf, np.inf
+        else:
+            low, high = (False, True) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
         neutral = {"sum": 0, "mean": 0, "prod": 1, "amax": low, "amin": high}[reduce]
         target = replaced("ScatterBackward1", target, key, neutral, index)
     name = "ScatterReduceBackward0"
@@ -206,7 +210,8 @@ def take_along_dim(input: Any, indices: Any, dim: int | None = None) -> Any:
     source, index = (
         expand(tensor, (*common[:axis], tensor.array.shape[axis], *common[axis + 1 :])) for tensor in (input, indices)
     )
-    return gather(source, axis, index)
+    at = index.array
+    return gather(source, axis, wrap(np.where(at < 0, at + source.array.shape[axis], at)) if (at < 0).any() else index)
 
 
 def _broadcast(*shapes: tuple[int, ...]) -> tuple[int, ...]:
@@ -362,6 +367,10 @@ def _masked(input: Any, mask: Any) -> tuple[Any, Array]:
 
 def masked_scatter(input: Any, mask: Any, source: Any) -> Any:
     """A copy with the elements of source, in their order, where mask holds; input and mask are broadcast."""
+    if mask.array.dtype.kind != "b":
+        raise RuntimeError(
+            f"masked_scatter_ only supports boolean masks, but got mask with dtype {of(mask.array.dtype).title}"
+        )
     if source.array.dtype != input.array.dtype:
         raise RuntimeError(
             f"masked_scatter: expected self and source to have same dtypes but got {of(input.array.dtype).name} and "

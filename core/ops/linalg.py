@@ -217,6 +217,9 @@ def _added(name: str, ranks: tuple[int, int], value: Op, towards_left: Op, towar
         if not x.dtype == left.dtype == right.dtype:
             kinds = ", ".join(map(str, (of(x.dtype), of(left.dtype), of(right.dtype))))
             raise RuntimeError(f"{op.__name__}: expected one dtype, but got {kinds}")
+        if x.dtype.kind in "biu":
+            number = bool if x.dtype.kind == "b" else int
+            alpha, beta = number(alpha), number(beta)
         try:
             result = value(left, right)
         except ValueError:

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..autograd import wrap
 from ..backend import array_module
+from ..dtypes import FLOATING
 from .attention import scaled_dot_product_attention
 from .dropout import dropout
 from .elementwise import where
@@ -150,7 +151,7 @@ def _heads(x: Any, heads: int) -> Any:
 
 def _additive(name: str, mask: Any, beside: Any) -> Any:
     """A mask as numbers to add: -inf where it is True. AssertionError for integers."""
-    if mask is None or mask.array.dtype.kind == "f":
+    if mask is None or mask.array.dtype.kind in FLOATING:
         return mask
     if mask.array.dtype.kind != "b":
         raise AssertionError(f"only bool and floating types of {name} are supported")

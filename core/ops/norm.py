@@ -45,7 +45,7 @@ def _sum_over(x: Array, shape: Shape) -> Array:
     if x.ndim == 2 and shape == (1, x.shape[1]):
         return array_module(x).ones((1, len(x)), x.dtype) @ x
     axes = tuple(i for i, n in enumerate(shape) if n == 1 and x.shape[i] != 1)
-    return x.sum(axes, keepdims=True) if axes else x
+    return x.sum(axes, keepdims=True) if axes else x.copy()  # the caller goes on working in x
 
 
 def _normalized(

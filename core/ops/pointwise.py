@@ -147,6 +147,10 @@ def binary(
         """Whatever is not two tensors of one dtype, float32 or float64, or such a tensor and a number."""
         first, second = isinstance(input, Variable), isinstance(other, Variable)
         if not first and not second:
+            if is_number(input) and is_number(other):
+                raise TypeError(
+                    f"{op.__name__}(): argument 'input' (position 1) must be Tensor, not {type(input).__name__}"
+                )
             return function(input, other)  # arrays, in a vjp
         if not numbers and not (first and second):
             place, wrong = (2, other) if first else (1, input)

@@ -258,7 +258,8 @@ def _adaptive(op: str, x: Array, n: int, output_size: Any) -> tuple[Ints, list[A
     if x.dtype.kind in "iub":
         raise NotImplementedError(f'"{op}" not implemented for {of(x.dtype)} tensors')
     if x.ndim not in (n + 1, n + 2):
-        raise RuntimeError(f"{op}(): Expected {n + 1}D or {n + 2}D tensor, but got {list(x.shape)}")
+        kind = ValueError if n > 1 and x.ndim <= n else RuntimeError
+        raise kind(f"{op}(): Expected {n + 1}D or {n + 2}D tensor, but got {list(x.shape)}")
     size = x.shape[-n:]
     outs = tuple(m if out is None else out for m, out in zip(size, given, strict=True))
     if min(outs) < 0:

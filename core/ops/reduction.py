@@ -10,6 +10,7 @@ import numpy as np
 
 from ..autograd import record
 from ..backend import Array, array_module
+from ..dtypes import in_single
 from .pointwise import promoted
 from .shape import broadcast_tensors
 
@@ -52,7 +53,7 @@ def pointwise(
     name: str, a: Any, b: Any, value: Callable[[Array, Array], Array], da: Slope, db: Slope, reduction: str
 ) -> Any:
     """The reduced value(a, b) of two tensors of one shape; da(a, b) and db(a, b) are its slopes."""
-    losses = value(a.array, b.array)
+    losses = in_single(value, a.array, b.array)
     scale = 1.0
     if reduction != "none":
         result = losses.sum()

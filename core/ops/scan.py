@@ -151,8 +151,10 @@ def diff(input: Any, n: int = 1, dim: int = -1, prepend: Any = None, append: Any
     """The n-th differences of neighbours along dim, with prepend and append joined to the ends before."""
     if not input.array.ndim:
         raise RuntimeError("diff expects input to be at least one-dimensional")
+    if n < 0:
+        raise RuntimeError(f"order must be non-negative but got {n}")
     axis = normalize_dim(dim, input.array.ndim)
-    parts = [part for part in (prepend, input, append) if part is not None]
+    parts = [part for part in (prepend, input, append) if part is not None] if n else [input]
     result = cat(parts, axis) if len(parts) > 1 else input
     before = (slice(None),) * axis
     for _ in range(n if n < result.array.shape[axis] else result.array.shape[axis]):

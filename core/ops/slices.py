@@ -25,6 +25,10 @@ def embed(values: Any, shape: tuple[int, ...], read: Callable[[Any], Any]) -> An
 
 def narrow(input: Any, dim: int, start: Any, length: int) -> Any:
     """`length` elements of a dimension from `start` on: a view."""
+    if not input.array.ndim:
+        raise RuntimeError("narrow() cannot be applied to a 0-dim tensor.")
+    if isinstance(start, Variable) and (start.array.ndim or start.array.dtype.kind not in "iu"):
+        raise RuntimeError("start must be an 0-dim integral Tensor.")
     axis = normalize_dim(dim, input.array.ndim)
     size, first = input.array.shape[axis], int(start)
     if length < 0:

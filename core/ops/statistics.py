@@ -112,6 +112,9 @@ def cov(input: Any, *, correction: int = 1, fweights: Any = None, aweights: Any 
             f"cov(): expected input to have two or fewer dimensions but got an input with {input.array.ndim} dimensions"
         )
     rows = reshape(input, (1, -1)) if input.array.ndim < 2 else input
+    for name, weights, integral in (("fweights", fweights, True), ("aweights", aweights, False)):
+        if weights is not None:
+            _check_weights(name, weights, rows.array.shape[1], integral)
     if rows.array.dtype.kind in "iub":
         rows = rows.to(of(np.dtype(np.float32)))
     weights = fweights if aweights is None else aweights if fweights is None else mul(fweights, aweights)
@@ -126,6 +129,27 @@ def cov(input: Any, *, correction: int = 1, fweights: Any = None, aweights: Any 
         used = 1 if aweights is None else div(sum(mul(weights, aweights)), total)
         left = clamp(total - used * correction, 0)
     return squeeze(div(matmul(scaled, centred.T), left))
+
+
+def _check_weights(name: str, weights: Any, count: int, integral: bool) -> None:
+    """RuntimeError unless there is one weight for each observation, none of them negative."""
+    array = weights.array
+    if array.ndim > 1:
+        raise RuntimeError(
+            f"cov(): expected {name} to have one or fewer dimensions but got {name} with {array.ndim} dimensions"
+        )
+    if (array.dtype.kind in "iu") != integral:
+        kind = "integral" if integral else "floating point"
+        raise RuntimeError(
+            f"cov(): expected {name} to have {kind} dtype but got {name} with {weights.dtype.name} dtype"
+        )
+    if array.size != count:
+        raise RuntimeError(
+            f"cov(): expected {name} to have the same numel as there are observations in the input but got "
+            f"{array.size} != {count}"
+        )
+    if (array < 0).any():
+        raise RuntimeError(f"cov(): {name} cannot be negative")
 
 
 def corrcoef(input: Any) -> Any:

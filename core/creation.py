@@ -294,7 +294,7 @@ def full_like(
 
 
 def arange(
-    start: float,
+    start: float | None = None,
     end: float | None = None,
     step: float = 1,
     *,
@@ -303,7 +303,9 @@ def arange(
     requires_grad: bool = False,
 ) -> Tensor:
     """start, start + step, ... before end; int64 when all three are ints."""
-    first, last = (0, start) if end is None else (start, end)
+    first, last = (0, start) if end is None else (start or 0, end)
+    if last is None:
+        raise TypeError("arange() missing 1 required positional argument: 'end'")
     if not np.isfinite([first, last]).all():
         raise RuntimeError(f"unsupported range: {first} -> {last}")
     if step == 0:
@@ -414,8 +416,8 @@ def randn(
 
 
 def randint(
-    low: int,
-    high: Any,
+    low: int | None = None,
+    high: Any = None,
     size: Any = None,
     *,
     generator: Generator | None = None,
@@ -425,9 +427,12 @@ def randint(
 ) -> Tensor:
     """Independent integers from low (0 if left out: `randint(high, size)`) to high - 1."""
     if size is None:
-        low, high, size = 0, low, high
+        low, high, size = None, low, high
+    first, last = (0, low) if high is None else (low or 0, high)
+    if last is None or size is None:
+        raise TypeError("randint() missing 1 required positional argument: 'size'")
     kind = (dtype or dtypes.int64).numpy
-    values = (generator or default_generator).randint(low, high, _shape((size,)), kind)
+    values = (generator or default_generator).randint(first, last, _shape((size,)), kind)
     return _finish(values, device, requires_grad)
 
 
@@ -467,7 +472,7 @@ def randn_like(
 
 def randint_like(
     input: Tensor,
-    low: int,
+    low: int | None = None,
     high: int | None = None,
     *,
     generator: Generator | None = None,
@@ -477,7 +482,7 @@ def randint_like(
     memory_format: Any = None,
 ) -> Tensor:
     """Integers from low (0 if left out: `randint_like(input, high)`) to high - 1 in input's shape, dtype and device."""
-    first, last = (0, low) if high is None else (low, high)
+    first, last = (0, low) if high is None else (low or 0, high)
     kind, where = dtype or input.dtype, device or input.device
     shape = input.shape
     return randint(first, last, shape, generator=generator, dtype=kind, device=where, requires_grad=requires_grad)

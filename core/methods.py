@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from . import dtypes
+from .arguments import accepting, publish_methods
 from .autograd import Variable, wrap
 from .backend import Array, array_module, device_of, is_array, to_host
 from .generator import Generator, default_generator
@@ -54,11 +55,11 @@ def _cast_to(dtype: dtypes.dtype) -> Callable[[Any], Any]:
 def _made_by(name: str) -> Callable[..., Any]:
     """The method that calls a function of creation.py for the dtype and device of its tensor."""
 
-    def method(self: Any, *args: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Any:
+    def method(self: Any, *args: Any, dtype: Any = None, device: Any = None, **names: Any) -> Any:
         from . import creation  # which needs the class that these methods are for
 
-        make = getattr(creation, name)
-        return make(*args, dtype=dtype or self.dtype, device=device or self.device, requires_grad=requires_grad)
+        make = accepting(getattr(creation, name))
+        return make(*args, dtype=dtype or self.dtype, device=device or self.device, **names)
 
     return method
 
@@ -365,9 +366,9 @@ class Methods(Variable):
         index.setitem(self, ..., value)
         return self
 
-    def copy_(self, source: Any) -> Any:
-        """The elements of source, broadcast and cast to this tensor's shape and dtype."""
-        index.setitem(self, ..., source.to(device=device_of(self.array)))
+    def copy_(self, other: Any, non_blocking: Bool = False) -> Any:
+        """The elements of other, broadcast and cast to this tensor's shape and dtype."""
+        index.setitem(self, ..., other.to(device=device_of(self.array)))
         return self
 
     def uniform_(self, a: Float = 0.0, b: Float = 1.0, *, generator: Generator | None = None) -> Any:
@@ -430,3 +431,6 @@ class Methods(Variable):
 
     def _draw(self, values: np.ndarray) -> Any:
         return self._write(values if isinstance(self.array, np.ndarray) else array_module(self.array).asarray(values))
+
+
+publish_methods(Methods)

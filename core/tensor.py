@@ -108,9 +108,10 @@ class Tensor(Methods, Exchange):
         """The bytes of one element."""
         return int(self.array.itemsize)
 
-    def stride(self) -> tuple[int, ...]:
-        """The step in elements along each dimension."""
-        return tuple(s // self.array.itemsize for s in self.array.strides)
+    def stride(self, dim: int | None = None) -> Any:
+        """The step in elements along each dimension, or along one."""
+        steps = tuple(s // self.array.itemsize for s in self.array.strides)
+        return steps if dim is None else steps[shapes.normalize_dim(dim, len(steps))]
 
     def is_contiguous(self) -> bool:
         """Whether the memory is in row-major order."""
@@ -421,13 +422,13 @@ class Tensor(Methods, Exchange):
                 result = autograd.record("ToCopyBackward0", data, (source, vjp))
         return shapes.clone(result) if copy and result is self else result
 
-    def cpu(self) -> Tensor:
-        """On the host."""
+    def cpu(self, memory_format: Any = None) -> Tensor:
+        """On the host; memory_format: accepted, as by `to`."""
         return self.to(device=CPU)
 
-    def cuda(self, index: int = 0) -> Tensor:
-        """On a GPU."""
-        return self.to(device=_device(index))
+    def cuda(self, device: Any = None, non_blocking: bool = False, memory_format: Any = None) -> Tensor:
+        """On a GPU, the current one unless said; non_blocking, memory_format: accepted, as by `to`."""
+        return self.to(device="cuda" if device is None else device)
 
     def astype(self, dtype: Any) -> Tensor:
         """NumPy's name for `to(dtype)`; takes NumPy dtypes."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..arguments import publish
 from ..ops.activation import *
 from ..ops.attention import *
 from ..ops.classes import *
@@ -23,3 +24,5 @@ from ..ops.reduce import softmax as softmax
 from ..ops.resample import *
 from ..ops.sample import *
 from ..ops.windows import *
+
+publish(globals(), __name__)

@@ -21,9 +21,9 @@ __all__ = ["cross_entropy", "multi_margin_loss", "multilabel_margin_loss", "nll_
 Flag = bool | None
 
 
-def one_hot(tensor: Any, num_classes: int = -1) -> Any:
+def one_hot(input: Any, num_classes: int = -1) -> Any:
     """1 at each index along a new last dimension, 0 elsewhere (int64); num_classes -1: the largest index and one."""
-    index = tensor.array
+    index = input.array
     if index.dtype != np.int64:
         raise RuntimeError("one_hot is only applicable to index tensor of type LongTensor.")
     if not index.size and num_classes <= 0:

@@ -24,6 +24,7 @@ def in_place(op: Callable[..., Any]) -> Callable[..., Any]:
         return overwrite(self, result)
 
     method.__name__ = method.__qualname__ = f"{op.__name__}_"
+    method.__wrapped__ = op  # type: ignore[attr-defined]  # whose arguments it takes
     return method
 
 
@@ -50,6 +51,7 @@ def in_place_view(op: Callable[..., Any]) -> Callable[..., Any]:
         return self
 
     method.__name__ = method.__qualname__ = f"{op.__name__}_"
+    method.__wrapped__ = op  # type: ignore[attr-defined]  # whose arguments it takes
     return method
 
 

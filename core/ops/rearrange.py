@@ -77,9 +77,9 @@ def _counts(repeats: Any, size: int) -> Any:
     return counts
 
 
-def flip(input: Any, *axes: Any, dims: Any = ()) -> Any:
+def flip(input: Any, *dims: Any) -> Any:
     """A copy with these dimensions reversed."""
-    ndim, named = len(input.shape), sizes(axes or (dims,))
+    ndim, named = len(input.shape), sizes(dims)
     axes = tuple(normalize_dim(d, ndim) for d in named)
     if len(set(axes)) < len(axes):
         raise RuntimeError(f"dim {axes[0]} appears multiple times in the list of dims")

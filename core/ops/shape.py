@@ -74,12 +74,12 @@ def reshape(input: Any, *shape: Any) -> Any:
     return _reshaped(input, sizes(shape), strict=False)
 
 
-def view(input: Any, *shape: Any) -> Any:
+def view(input: Any, *size: Any) -> Any:
     """As reshape, but never a copy: RuntimeError where one would be needed. view(dtype): the same bytes as numbers of
     another dtype, outside the tape."""
-    if isinstance(shape[0], Dtype):
-        return _reinterpreted(input, shape[0])
-    return _reshaped(input, sizes(shape), strict=True)
+    if isinstance(size[0], Dtype):
+        return _reinterpreted(input, size[0])
+    return _reshaped(input, sizes(size), strict=True)
 
 
 def _reshaped(input: Any, shape: tuple[int, ...], *, strict: bool) -> Any:
@@ -284,11 +284,11 @@ def _resized(name: str, input: Any, shape: tuple[int, ...]) -> Any:
     return record_view(name, lambda a: a.reshape(shape), input, lambda g: g.reshape(before))
 
 
-def expand(input: Any, *shape: Any) -> Any:
+def expand(input: Any, *size: Any) -> Any:
     """Broadcast to a larger shape without copying (-1 keeps a dimension): a read-only view."""
     if not isinstance(input, Variable):
-        return np.broadcast_to(input, sizes(shape))
-    before, target = input.array.shape, sizes(shape)
+        return np.broadcast_to(input, sizes(size))
+    before, target = input.array.shape, sizes(size)
     skip = len(target) - len(before)
     if skip > 0 and -1 in target[:skip]:
         raise RuntimeError(
@@ -380,11 +380,11 @@ def _each(tensors: tuple[Any, ...], change: Callable[[Any], Any]) -> Any:
     return tuple(map(change, given))
 
 
-def contiguous(input: Any) -> Any:
-    """The tensor itself when its memory is in row-major order, else a copy."""
+def contiguous(input: Any, *, memory_format: Any = None) -> Any:
+    """The tensor itself when its memory is in row-major order, else a copy; memory_format: accepted."""
     return input if input.array.flags.c_contiguous else clone(input)
 
 
-def clone(input: Any) -> Any:
-    """A copy that stays on the tape."""
+def clone(input: Any, *, memory_format: Any = None) -> Any:
+    """A copy that stays on the tape; memory_format: accepted."""
     return record("CloneBackward0", input.array.copy(), (input, lambda g: g))

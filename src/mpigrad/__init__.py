@@ -79,6 +79,10 @@ from .core.serialization import *
 from .core.tensor import Parameter as Parameter
 from .core.tensor import Tensor as Tensor
 
+core.arguments.publish(globals(), __name__)
+core.arguments.publish(vars(linalg), linalg.__name__)
+core.arguments.publish(vars(special), special.__name__)
+
 __version__ = "0.1.0"
 
 half, float, double = float16, float32, float64

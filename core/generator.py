@@ -11,6 +11,7 @@ import contextlib
 import math
 import operator
 import secrets
+import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -22,7 +23,8 @@ from .dtypes import FLOATING, HALVES, finfo, of
 
 # fmt: off
 __all__ = [
-    "Generator", "default_generator", "get_rng_state", "initial_seed", "manual_seed", "seed", "set_rng_state",
+    "Generator", "default_generator", "drawing_from", "get_rng_state", "initial_seed", "manual_seed", "seed",
+    "set_rng_state",
 ]
 # fmt: on
 
@@ -126,6 +128,17 @@ class Generator:
         self._seed = value % 2**64
         self._engine._legacy_seeding(self._seed % 2**32)
         self._spare_normal: float | None = None
+        return self
+
+    def manual_key(self, *key: int) -> Generator:
+        """Restart from several numbers in [0, 2^64), such as (seed, step, shard): a stream of its own for each key.
+
+        The engine is seeded by init_by_array of Matsumoto and Nishimura (2002), with two words for each number.
+        """
+        words = [word for number in key for word in (number % 2**32, number >> 32)]
+        self._seed = key[0]
+        self._engine._legacy_seeding(words)
+        self._spare_normal = None
         return self
 
     def seed(self) -> int:
@@ -435,7 +448,38 @@ class Generator:
         return np.array(found, np.int64).reshape(*p.shape[:-1], num_samples)
 
 
-default_generator = Generator()
+class _Thread(threading.local):
+    stream: Generator | None = None  # what the default generator draws from in this thread
+
+
+_thread = _Thread()
+
+
+def _redirected(name: str) -> Any:
+    """An attribute that is another generator's while the thread draws from it."""
+    return property(
+        lambda self: (_thread.stream or self).__dict__[name],
+        lambda self, value: (_thread.stream or self).__dict__.__setitem__(name, value),
+    )
+
+
+class _DefaultGenerator(Generator):
+    """The generator of whoever names none."""
+
+    _engine, _seed, _spare_normal = _redirected("_engine"), _redirected("_seed"), _redirected("_spare_normal")
+
+
+default_generator = _DefaultGenerator()
+
+
+@contextlib.contextmanager
+def drawing_from(generator: Generator) -> Iterator[None]:
+    """Within the block this thread draws from generator where it would from the default one, which stays as it is."""
+    before, _thread.stream = _thread.stream, generator
+    try:
+        yield
+    finally:
+        _thread.stream = before
 
 
 def manual_seed(seed: int) -> Generator:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sized
 
 from ..core.generator import Generator
 from .process_group import get_rank, get_world_size
+from .tree import Cut
 
 
 class ShardedSampler:
@@ -16,8 +17,10 @@ class ShardedSampler:
     empty. With shuffle, every pass over the sampler has an order of its own, a function of (seed, epoch); the order is
     that of PyTorch's DistributedSampler before it is dealt out.
 
-    rank and world_size: the process group's when left out. ValueError for an empty dataset, for a global batch smaller
-    than the world and for a rank outside it.
+    shards: cut each global batch into that many parts, as DistributedDataParallel(shards=...) does, and give each rank
+    the samples of its parts; the world's size when left out. rank and world_size: the process group's when left out.
+    ValueError for an empty dataset, for a global batch smaller than the shards, for fewer shards than ranks, and for a
+    rank outside the world.
     """
 
     def __init__(
@@ -28,6 +31,7 @@ class ShardedSampler:
         shuffle: bool = True,
         seed: int = 0,
         drop_last: bool = False,
+        shards: int | None = None,
         rank: int | None = None,
         world_size: int | None = None,
     ) -> None:
@@ -40,10 +44,12 @@ class ShardedSampler:
             )
         if len(dataset) == 0:
             raise ValueError("ShardedSampler: expected a dataset with at least one sample, found an empty one")
-        if global_batch < self.world_size:
+        self.cut = Cut(self.world_size if shards is None else shards, self.world_size)
+        if global_batch < self.cut.shards:
+            part, remedy = ("rank", "start fewer ranks") if shards is None else ("shard", "ask for fewer shards")
             raise ValueError(
-                f"ShardedSampler: expected a global batch of at least one sample per rank ({self.world_size}), found "
-                f"{global_batch}; raise the global batch or start fewer ranks"
+                f"ShardedSampler: expected a global batch of at least one sample per {part} ({self.cut.shards}), found "
+                f"{global_batch}; raise the global batch or {remedy}"
             )
         if drop_last and len(dataset) < global_batch:
             raise ValueError(
@@ -70,8 +76,8 @@ class ShardedSampler:
         self.epoch += 1
         for number in range(len(self)):
             batch = order[number * self.global_batch : (number + 1) * self.global_batch]
-            first, last = (len(batch) * r // self.world_size for r in (self.rank, self.rank + 1))
-            yield batch[first:last]
+            mine = self.cut.samples_of(self.rank, len(batch))
+            yield batch[mine.start : mine.stop]
 
     def __len__(self) -> int:
         """The number of global batches: the same on every rank."""

@@ -66,15 +66,17 @@ def nll_loss(
         scale *= weight.array[index.squeeze(axis)]
     losses = xp.where(used, -xp.take_along_axis(logp, index, axis).squeeze(axis) * scale, 0)
     value = losses if reduction == "none" else losses.sum()
+    total: Any = 1
     if reduction == "mean":
         total = scale.sum()
-        value, scale = value / total, xp.where(used, scale / total, 0)
+        value = value / total
+        total = xp.where(used.any(), total, total.dtype.type(1))  # nothing flows back where nothing is used
     shape, dtype = logp.shape, logp.dtype
 
     def vjp(g: Any, index: Array, scale: Array) -> Any:
         towards = xp.zeros(shape, dtype)
         xp.put_along_axis(towards, index, xp.expand_dims(-scale, axis), axis)
-        return (g if reduction != "none" else expand(g.reshape(index.shape), shape)) * towards
+        return (g / total if reduction != "none" else expand(g.reshape(index.shape), shape)) * towards
 
     return record("NllLossBackward0" if logp.ndim <= 2 else "NllLoss2DBackward0", value, (input, vjp, index, scale))
 
@@ -150,15 +152,19 @@ def _of_classes(
     share: Any = 1.0
     if used is not None:
         losses, share = xp.where(used, losses, x.dtype.type(0)), used.astype(x.dtype)
+    total: Any = 1
     if reduction == "mean":
         total = classes.size if w is None and used is None else (share if w is None else w[classes] * share).sum()
-        share = share / x.dtype.type(total) if used is None else xp.where(used, share / total, x.dtype.type(0))
         losses = losses.sum() / x.dtype.type(total)
+        if used is not None:
+            total = xp.where(used.any(), total, x.dtype.type(1))  # nothing flows back where nothing is used
     elif reduction == "sum":
         losses = losses.sum()
     origin = input.node or input
 
     def vjp(g: Any, e: Array, sums: Array, hard: Any, share: Any) -> Any:
+        if reduction == "mean":
+            g = g / total  # before all else, so that the gradient `total` becomes exactly 1
         if isinstance(g, Variable):
             return lifted(g, e / xp.expand_dims(sums, axis), hard, share)
         weighted = g * share

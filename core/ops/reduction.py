@@ -54,16 +54,16 @@ def pointwise(
 ) -> Any:
     """The reduced value(a, b) of two tensors of one shape; da(a, b) and db(a, b) are its slopes."""
     losses = in_single(value, a.array, b.array)
-    scale = 1.0
+    count: float = 1
     if reduction != "none":
         result = losses.sum()
         if reduction == "mean":
-            scale = 1 / losses.size if losses.size else np.nan
+            count = losses.size or np.nan
             result = result / losses.dtype.type(losses.size)
         losses = result
     return record(
         f"{name}Backward0",
         array_module(a.array).asarray(losses),
-        (a, lambda g, a, b: da(a, b) * (g * scale), a, b),
-        (b, lambda g, a, b: db(a, b) * (g * scale), a, b),
+        (a, lambda g, a, b: da(a, b) * (g / count), a, b),
+        (b, lambda g, a, b: db(a, b) * (g / count), a, b),
     )

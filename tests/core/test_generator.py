@@ -3,6 +3,8 @@
 import copy
 import hashlib
 import pickle
+import random
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -326,3 +328,35 @@ def test_randint_over_all_of_a_dtype(torch: Any, dtype: str) -> None:
         low, high = (0, 2) if d.kind == "b" else (int(np.iinfo(d).min), int(np.iinfo(d).max) + 1)
     expected = torch.randint(low, high, (999,), dtype=getattr(torch, dtype), generator=torch.Generator().manual_seed(1))
     np.testing.assert_array_equal(Generator().manual_seed(1).randint(low, high, 999, d), expected, strict=True)
+
+
+def test_keys_are_streams_of_their_own() -> None:
+    keys = [(0, 0, 0), (0, 0, 1), (0, 1, 0), (1, 0, 0), (2**32, 0, 0), (0, 0), (2**64 - 1, 5, 7)]
+    draws = [Generator().manual_key(*key).random_raw(4).tolist() for key in keys]
+    assert len({tuple(d) for d in draws}) == len(keys)
+    # an independent implementation of init_by_array: CPython's own, which takes the key as one large number
+    reference = random.Random(3 + ((2**63 + 1) << 64))
+    assert Generator().manual_key(3, 2**63 + 1).random_raw(4).tolist() == [reference.getrandbits(32) for _ in range(4)]
+    g = Generator().manual_key(4, 5, 6)
+    g.normal(3)  # leaves a spare one
+    assert g.manual_key(4, 5, 6).random_raw(2).tolist() == Generator().manual_key(4, 5, 6).random_raw(2).tolist()
+    assert g.initial_seed() == 4
+
+
+def test_drawing_from_is_for_one_thread_and_one_block() -> None:
+    default = generator.default_generator
+    default.manual_seed(3)
+    before = default.state_bytes()
+    seen: list[float] = []
+    with generator.drawing_from(Generator().manual_seed(7)):
+        first = default.rand(2)
+        with generator.drawing_from(Generator().manual_seed(8)):
+            default.normal(3)
+        second = default.rand(1)
+        assert default.initial_seed() == 7
+        other = threading.Thread(target=lambda: seen.append(default.initial_seed()))
+        other.start()
+        other.join()
+    np.testing.assert_array_equal([*first, *second], Generator().manual_seed(7).rand(3))
+    assert seen == [3]
+    np.testing.assert_array_equal(default.state_bytes(), before)

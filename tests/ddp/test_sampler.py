@@ -55,6 +55,16 @@ def test_the_ranks_together_see_each_global_batch(
         assert max(lengths) - min(lengths) <= 1
 
 
+@given(length=st.integers(1, 99), extra=st.integers(0, 40), shards=st.integers(1, 12), world=st.integers(1, 12))
+def test_shards_stay_whole(length: int, extra: int, shards: int, world: int) -> None:
+    assume(world <= shards)
+    alone = batches(length, shards + extra, shards)  # a rank for each shard
+    found = batches(length, shards + extra, world, shards=shards)
+    for rank in range(world):
+        mine = alone[shards * rank // world : shards * (rank + 1) // world]
+        assert found[rank] == [[*chain(*parts)] for parts in zip(*mine, strict=True)]
+
+
 def test_epochs() -> None:
     sampler = ShardedSampler(range(50), 10, rank=1, world_size=2, seed=3)
     first, second = list(sampler), list(sampler)
@@ -91,6 +101,8 @@ def test_the_order_is_that_of_the_installed_pytorch(length: int, seed: int, epoc
         (9, {"global_batch": 10, "drop_last": True}, "one whole global batch of 10 samples with drop_last, found 9"),
         (9, {"rank": 3}, "expected a rank from 0 to 2 in a world of 3, found 3"),
         (9, {"rank": -1}, "found -1"),
+        (9, {"shards": 2}, r"shards: expected at least one for each of 3 rank\(s\), found 2"),
+        (9, {"shards": 8}, r"at least one sample per shard \(8\), found 4; .* or ask for fewer shards"),
     ],
 )
 def test_errors(length: int, options: dict[str, Any], message: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
+import warnings
 from functools import lru_cache
 from types import ModuleType
 from typing import Any
@@ -153,6 +154,35 @@ def special(array: Array) -> ModuleType:
     else:
         import cupyx.scipy.special as module
     return module  # type: ignore[no-any-return]
+
+
+LARGE = 2**14  # elements from which on a kernel pays
+_kernels: list[ModuleType | None] = []
+
+
+def kernels(first: Array, *others: Array) -> ModuleType | None:
+    """kernels.py where the first array is large and all are float32 in host memory and row-major order, else None.
+
+    None too where numba is not installed (`pip install "mpigrad[fast]"`) or does not work, which is found out once.
+    """
+    if first.size < LARGE or not all(map(_plain, (first, *others))):
+        return None
+    if not _kernels:
+        try:
+            from . import kernels as module
+        except Exception as error:  # noqa: BLE001  whatever is wrong with it, there is another way
+            if not isinstance(error, ModuleNotFoundError):
+                warnings.warn(f"numba does not work, so NumPy computes all: {error}", stacklevel=2)
+            _kernels.append(None)
+        else:
+            _kernels.append(module)
+    return _kernels[0]
+
+
+def _plain(array: Array) -> bool:
+    if not isinstance(array, np.ndarray) or array.dtype != np.float32:
+        return False
+    return array.flags.c_contiguous and array.flags.writeable  # numba compiles another loop for read-only arrays
 
 
 def to_host(array: Array) -> np.ndarray:

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from ..autograd import Variable, record, thread, wrap
-from ..backend import Array, array_module
+from ..backend import Array, array_module, kernels
 from ..dtypes import of
 from ..generator import default_generator
 from .elementwise import abs as absolute
 from .elementwise import erf, exp, sigmoid, tanh
 from .elementwise import relu as _relu
-from .erf import in_blocks, normal_cdf, odd_polynomial
+from .erf import BEND, in_blocks, normal_cdf, odd_polynomial
 from .erf import sigmoid as sigmoid_
 from .inplace import in_place
 from .join import cat
@@ -268,20 +268,22 @@ def silu(input: Any, inplace: bool = False) -> Any:
     if inplace:
         return in_place(silu)(input)
 
-    def fill(x: Array, y: Array, slope: Array | None, gate: Array) -> None:
-        gate[...] = x
-        sigmoid_(gate)
-        np.multiply(x, gate, out=y)
-        if slope is not None:  # gate * (1 + x - y)
-            np.subtract(x, y, out=slope)
-            slope += 1
-            slope *= gate
+    return _gated("SiluBackward0", input, _silu, _silu_slope)
 
-    def again(x: Any) -> Any:
-        gate = sigmoid(x)
-        return gate * (1 + x * (1 - gate))
 
-    return _gated("SiluBackward0", input, fill, again)
+def _silu(x: Array, y: Array, slope: Array | None, gate: Array) -> None:
+    gate[...] = x
+    sigmoid_(gate)
+    np.multiply(x, gate, out=y)
+    if slope is not None:  # gate * (1 + x - y)
+        np.subtract(x, y, out=slope)
+        slope += 1
+        slope *= gate
+
+
+def _silu_slope(x: Any) -> Any:
+    gate = sigmoid(x)
+    return gate * (1 + x * (1 - gate))
 
 
 def gelu(input: Any, approximate: str = "none") -> Any:
@@ -315,37 +317,46 @@ def _gelu_slope(x: Any) -> Any:
 
 
 _DENSITY = 1 / math.sqrt(2 * math.pi)
-_BEND = (2 * math.sqrt(2 / math.pi), 2 * math.sqrt(2 / math.pi) * 0.044715)
 
 
 def _gelu_tanh(x: Array, y: Array, slope: Array | None, scratch: Array) -> None:
     gate = y if slope is None else slope
-    odd_polynomial(x, _BEND, gate, scratch)
+    odd_polynomial(x, BEND, gate, scratch)
     sigmoid_(gate)
     if slope is None:
         y *= x
         return
     np.multiply(x, gate, out=y)
-    scratch *= 3 * _BEND[1]
-    scratch += _BEND[0]
+    scratch *= 3 * BEND[1]
+    scratch += BEND[0]
     scratch *= y
     scratch *= 1 - gate
     slope += scratch
 
 
 def _gelu_tanh_slope(x: Any) -> Any:
-    gate = sigmoid(x * (_BEND[0] + x * x * _BEND[1]))
-    return gate + x * gate * (1 - gate) * (_BEND[0] + x * x * (3 * _BEND[1]))
+    gate = sigmoid(x * (BEND[0] + x * x * BEND[1]))
+    return gate + x * gate * (1 - gate) * (BEND[0] + x * x * (3 * BEND[1]))
 
 
 def _gated(name: str, input: Any, fill: Callable[..., None], slope_of: Callable[[Any], Any]) -> Any:
-    """fill(x, y, slope or None, scratch) computes a part of the value and the slope; slope_of(x) is the slope again."""
+    """fill(x, y, slope or None, scratch) computes a part of the value and the slope; slope_of(x) is the slope again.
+
+    The kernel of fill's name computes all of both.
+    """
     x = _floating(input, name)
     wide = x.astype(np.float32) if x.dtype.itemsize == 2 else x
-    if not input.needs or not thread.recording:
+    recorded = input.needs and thread.recording
+    fast = kernels(wide)
+    if fast is not None:
+        value, slope = np.empty_like(wide), np.empty_like(wide)
+        getattr(fast, fill.__name__.strip("_"))(*(array.reshape(-1) for array in (wide, value, slope)))
+    elif recorded:
+        value, slope = in_blocks(wide, 2, fill)
+    else:
         (value,) = in_blocks(wide, 1, lambda x, y, scratch: fill(x, y, None, scratch))
+    if not recorded:
         return record(name, value.astype(x.dtype, copy=False))
-    value, slope = in_blocks(wide, 2, fill)
     vjp = lambda g, x, slope: g * (slope_of(x) if isinstance(g, Variable) else slope)
     saved = slope.astype(x.dtype, copy=False)
     return record(name, value.astype(x.dtype, copy=False), (input, vjp, input, saved))

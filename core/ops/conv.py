@@ -130,8 +130,10 @@ def _towards_images(g: Any, w: Any, grid: Grid, groups: int, bias: Any = None) -
         ]
         return record("ConvolutionBackward0", value, *terms, *_bias_term(bias))
     channels = w.shape[1] * groups
-    if max(grid.stride) == 1 and w.shape[0] <= 8 * channels:
-        # a convolution again, of the padded gradients with the weights turned round
+    as_many = math.prod(grid.size) <= 1.1 * math.prod(grid.outs)
+    if max(grid.stride) == 1 and as_many and w.shape[0] <= 8 * channels:
+        # a convolution again, of the padded gradients with the weights turned round; it pays for each element of an
+        # image, the sum of products below for each window
         before = [r - b for r, (b, _) in zip(grid.reach, grid.padding, strict=True)]
         after = [n + r - m - b for n, r, m, b in zip(grid.size, grid.reach, grid.outs, before, strict=True)]
         ends = tuple(zip(before, after, strict=True))

@@ -15,6 +15,7 @@ from ..backend import Array, array_module, special
 # Chebyshev nodes in 0 < x < 5.6, where erf becomes 1 in float32: 1e-7, with float32 arithmetic 2e-7 everywhere.
 LOG_ODDS = (1.595769273, 0.0726686964, -6.782262376e-05, -1.095634158e-04, 7.746110465e-06, -2.505133534e-07,
             3.134525605e-09)  # fmt: skip
+BEND = (2 * math.sqrt(2 / math.pi), 2 * math.sqrt(2 / math.pi) * 0.044715)  # the first terms in GELU's approximation
 _ERF = tuple(p * 2**k / math.sqrt(2) for k, p in enumerate(LOG_ODDS))
 BLOCK = 2**14  # elements that are computed at once: their temporaries stay in the cache
 

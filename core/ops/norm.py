@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..autograd import wrap
-from ..backend import Array, array_module
+from ..backend import Array, array_module, kernels
 from ..dtypes import finfo, float32, float64, of
 from .fused import record_fused
 from .join import cat
@@ -48,6 +48,16 @@ def _sum_over(x: Array, shape: Shape) -> Array:
     return x.sum(axes, keepdims=True) if axes else x.copy()  # the caller goes on working in x
 
 
+def _vectors(scale: Array | None, shift: Array | None, rows: Array) -> tuple[Array, Array]:
+    """The factor and the summand for the elements of a row, for kernels."""
+    factor, summand = np.ones_like(rows[0]), np.zeros_like(rows[0])
+    if scale is not None:
+        factor[:] = scale[0]
+    if shift is not None:
+        summand[:] = shift[0]
+    return factor, summand
+
+
 def _normalized(
     name: str,
     input: Any,
@@ -74,23 +84,37 @@ def _normalized(
     compact = dtype.itemsize < 4  # computed in float32
     rows = (x.astype(np.float32) if compact else x).reshape(grid)
     scale = None if weight is None else weight.array.reshape(affine).astype(rows.dtype, copy=False)
-    if given is None:
-        mean = _mean(rows, axes) if centred else rows.dtype.type(0)
-        unit = rows - mean
-        variance = _mean_of_squares(unit, axes)
-        if seen is not None:
-            seen(mean, variance)
+    shift = None if bias is None else bias.array.reshape(affine)
+    in_rows = given is None and seen is None and rows.ndim == 2 and axes == (1,)
+    if in_rows and (fast := kernels(rows)):
+        value, unit, spread = np.empty_like(rows), np.empty_like(rows), np.empty((len(rows), 1), rows.dtype)
+        fast.normalize(rows, *_vectors(scale, shift, rows), eps, centred, value, unit, spread)
     else:
-        unit, variance = rows - given[0], given[1]
-    spread = 1 / np.sqrt(variance + variance.dtype.type(eps))
-    unit *= spread
-    value = unit.copy() if scale is None else unit * scale
-    if bias is not None:
-        value += bias.array.reshape(affine)
+        if given is None:
+            mean = _mean(rows, axes) if centred else rows.dtype.type(0)
+            unit = rows - mean
+            variance = _mean_of_squares(unit, axes)
+            if seen is not None:
+                seen(mean, variance)
+        else:
+            unit, variance = rows - given[0], given[1]
+        spread = 1 / np.sqrt(variance + variance.dtype.type(eps))
+        unit *= spread
+        value = unit.copy() if scale is None else unit * scale
+        if shift is not None:
+            value += shift
     value = value.reshape(x.shape)
 
     def vjp(g: Array, x: Array, weight: Array, bias: Array, unit: Array, spread: Array) -> Any:
         g = g.reshape(grid).astype(unit.dtype, copy=False)
+        if in_rows and (fast := kernels(g, unit)):
+            towards, *parts = np.empty_like(g), np.zeros_like(g[0]), np.zeros_like(g[0])
+            fast.normalize_vjp(g, unit, spread, _vectors(scale, None, g)[0], centred, towards, *parts)
+            for i, parameter in enumerate((weight, bias)):
+                if parameter is not None:
+                    yield i + 1, parts[i].reshape(parameter.shape).astype(dtype, copy=False)
+            yield 0, towards.reshape(x.shape).astype(dtype, copy=False)
+            return
         if bias is not None:
             yield 2, _sum_over(g, affine).reshape(bias.shape).astype(dtype, copy=False)
         work = g * unit

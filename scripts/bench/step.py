@@ -13,6 +13,8 @@ mpigrad is measured.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import importlib.metadata
 import importlib.util
 import json
 import os
@@ -24,8 +26,6 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
 from models import MODELS
@@ -130,7 +130,11 @@ def machine() -> str:
     """What these figures were measured on."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     name = next((line.split(": ")[1] for line in lines if line.startswith("model name")), platform.machine())
-    return f"{name}, {len(os.sched_getaffinity(0))} cores, Python {platform.python_version()}, NumPy {np.__version__}"
+    parts = [name, f"{len(os.sched_getaffinity(0))} cores", f"Python {platform.python_version()}"]
+    for package in ("numpy", "numba", "torch"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            parts.append(f"{package} {importlib.metadata.version(package)}")
+    return ", ".join(parts)
 
 
 def main() -> None:

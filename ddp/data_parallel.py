@@ -23,6 +23,7 @@ from ..core.tensor import Tensor
 from .bucket import MIB, Bucket, make_buckets
 from .comm.protocol import Communicator, Work
 from .process_group import world
+from .shards import Shards
 
 FACTS = 5  # what a rank tells of itself before each reduction, beside which parameters it uses
 
@@ -43,6 +44,12 @@ class DistributedDataParallel(Module):
     Under `no_sync()` gradients accumulate locally; the next backward pass outside reduces them. K passes give K times
     the mean gradient over all their samples: divide the loss by K, as in one process. Gradients that were there before
     the K passes stay part of the sum, exactly so when each rank's batches are of one size.
+
+    shards: compute in that many parts of each global batch, so that the same bits come out on any number of ranks up to
+    it (also where dropout and batch norm are used); feed it by ShardedSampler(..., shards=...). Every tensor that the
+    module takes or gives has the samples as its first dimension. Every forward and every backward pass communicates,
+    in evaluation and under no_sync() too: use `.module` for what only one rank does. To the bit are gradients of losses
+    that are means over samples, times powers of two; see shards.py, and `.shards.step` for going on after a restart.
     """
 
     def __init__(
@@ -54,6 +61,7 @@ class DistributedDataParallel(Module):
         bucket_cap_mb: float | None = None,
         first_bucket_mb: float = 1,
         find_unused_parameters: bool = True,
+        shards: int | None = None,
         communicator: Communicator | None = None,
     ) -> None:
         super().__init__()
@@ -66,8 +74,9 @@ class DistributedDataParallel(Module):
         self._comm = (communicator or world()).duplicate("gradients")
         self._buckets: list[Bucket] = []
         self._lay_out()
-        _check_same_module(self._comm, module, self._buckets)
-        self._share()
+        _check_same_module(self._comm, module, self._buckets, shards)
+        if shards is None:
+            self._share()
         self._message = self._comm.allocate(FACTS + len(self._learned), np.dtype(np.float64))
         if not self._learned:
             raise RuntimeError(
@@ -75,6 +84,7 @@ class DistributedDataParallel(Module):
                 "gradient."
             )
         self._broadcast()
+        self.shards = None if shards is None else Shards(module, self._learned, self._comm, shards)
         self._sync = True
         self._pass: _Pass | None = None
         self._accumulated = _Accumulated()
@@ -87,6 +97,8 @@ class DistributedDataParallel(Module):
                 earlier = getattr(hook, "__self__", None)
                 if isinstance(earlier, DistributedDataParallel):
                     earlier._retire()
+            if self.shards is not None:
+                continue
             self._hooks.append(parameter.register_hook(self._reached))
             self._hooks.append(parameter.register_post_accumulate_grad_hook(self._gradient_final))
 
@@ -122,6 +134,8 @@ class DistributedDataParallel(Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         if self._retired:
             raise RuntimeError("this module was wrapped again: use the later DistributedDataParallel")
+        if self.shards is not None:
+            return self.shards.forward(args, kwargs)
         output = self.module(*args, **kwargs)
         if thread.recording:
             forward = self._latest = _Forward(_batch_size((args, kwargs)))
@@ -364,13 +378,14 @@ def _batch_size(inputs: Any) -> int:
     return first.array.shape[0] if first is not None and first.array.ndim else 1
 
 
-def _check_same_module(comm: Communicator, module: Module, buckets: list[Bucket]) -> None:
+def _check_same_module(comm: Communicator, module: Module, buckets: list[Bucket], shards: int | None) -> None:
     """RuntimeError on every rank, naming the first difference, unless all wrap the same parameters and buffers."""
     mine: list[Any] = [
         (name, list(t.shape), t.dtype.name, t.requires_grad)
         for name, t in (*module.named_parameters(), *module.named_buffers())
     ]
     mine += [bucket.name for bucket in buckets]
+    mine.append(f"shards={shards}")
     everyone = comm.all_gather_object(mine, "comparison of the ranks' modules")
     for rank, theirs in enumerate(everyone):
         if theirs != everyone[0]:

@@ -16,5 +16,5 @@ def digest(state_dict: Mapping[str, Tensor]) -> str:
     state = hashlib.blake2b(digest_size=16)
     for name, tensor in state_dict.items():
         state.update(f"{name!r} {tensor.dtype.name} {list(tensor.shape)};".encode())
-        state.update(np.ascontiguousarray(to_host(tensor.array)).data)
+        state.update(np.ascontiguousarray(to_host(tensor.array)).reshape(-1).view(np.uint8).data)
     return state.hexdigest()

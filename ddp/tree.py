@@ -60,15 +60,22 @@ def _within(mine: range, lo: int, hi: int) -> Iterator[Node]:
         yield from _within(mine, mid, hi)
 
 
-def add_up(node: Node, known: Callable[[Node], Sequence[Array] | None]) -> Sequence[Array]:
-    """The sums over a subtree of which some nodes are known: of several arrays at once, which are overwritten."""
+def add_up(
+    node: Node, known: Callable[[Node], Sequence[Array] | None], spare: list[Sequence[Array]] | None = None
+) -> Sequence[Array]:
+    """The sums over a subtree of which some nodes are known: of several arrays at once, which are overwritten.
+
+    spare: where to put arrays that are no longer needed.
+    """
     found = known(node)
     if found is None:
         lo, hi = node
         mid = (lo + hi) // 2
-        found = add_up((lo, mid), known)
-        for total, other in zip(found, add_up((mid, hi), known), strict=True):
+        found, others = add_up((lo, mid), known, spare), add_up((mid, hi), known, spare)
+        for total, other in zip(found, others, strict=True):
             total += other
+        if spare is not None:
+            spare.append(others)
     return found
 
 

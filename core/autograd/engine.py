@@ -9,10 +9,14 @@ from ..backend import array_module
 from .anomaly import explain
 from .tape import FREED, Dropped, Into, Node, Result, Variable, thread, wrap
 
-__all__ = ["Backward", "backward", "grad", "queue_callback", "running_backward"]
+__all__ = ["Backward", "backward", "begin_hooks", "grad", "queue_callback", "running_backward"]
 
 if TYPE_CHECKING:
     from ..tensor import Tensor
+
+
+begin_hooks: list[Callable[[Backward], None]] = []
+"""Called with every backward pass once its graph is known, before gradients flow."""
 
 
 def running_backward() -> Backward:
@@ -109,6 +113,7 @@ class Backward:
     def __init__(self, retain_graph: bool | None, create_graph: bool, wanted: set[Any] | None = None) -> None:
         self.lift = create_graph
         self.keep = create_graph if retain_graph is None else retain_graph
+        self.scale = 1.0  # what `multiply` made of it
         self.wanted = wanted
         self.route: set[Any] | None = None  # the nodes and leaves through which gradients flow to what is wanted
         self.found: dict[Any, Tensor] = {}
@@ -127,6 +132,8 @@ class Backward:
         self.uses = uses = self._count_uses(keys)
         if self.wanted is not None:
             self.route = self._find_route(self.wanted)
+        for hook in begin_hooks:
+            hook(self)
         outer, thread.running = thread.running, self
         recording, thread.recording = thread.recording, self.lift
         try:
@@ -150,6 +157,12 @@ class Backward:
     def reaches(self, target: Variable | Node) -> bool:
         """Whether this pass sends gradients to a leaf or through a node."""
         return self.wanted is None and target in self.uses
+
+    def multiply(self, factor: float) -> None:
+        """Let all gradients of this pass be factor (not 0) times as large, until they arrive at leaves."""
+        self.scale *= factor
+        for key in self.pending:
+            self.pending[key] = self.pending[key] * factor
 
     def _seed(self, index: int, root: Tensor, seed: Tensor | None) -> Any:
         if not root.needs:
@@ -273,6 +286,8 @@ class Backward:
 
     def _arrive(self, leaf: Variable, gradient: Any) -> None:
         """The leaf's gradient is final for this pass: accumulate it, then tell the leaf's hooks."""
+        if self.scale != 1:
+            gradient = gradient / self.scale
         if leaf.gradient_hooks:
             gradient = self._hooked(leaf.gradient_hooks, gradient)
         if self.wanted is not None:

@@ -2,8 +2,8 @@
 
     losses = run(4, train)        # train() on 4 ranks; what each returned, in rank order
 
-Inside, `init_process_group()` finds the simulated world. The threads share all module-level state of the program
-(the default random generator too), so let each rank use a Generator of its own.
+Inside, `init_process_group()` finds the simulated world. The threads share all module-level state of the program, but
+for the default random generator: each rank draws from a copy of it as it was in the beginning.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from ...core.backend import Array, quiet_floating_point
+from ...core.generator import default_generator, drawing_from
 from .protocol import DEFAULT_TIMEOUT, OPS, Communicator
 
 
@@ -202,6 +203,7 @@ def run(size: int, function: Callable[..., Any], *args: Any, timeout: float = DE
     When a rank raises, the others are released, and the first exception is raised here.
     """
     shared = _Shared(size)
+    generators = [default_generator.clone_state() for _ in range(size)]
     results: list[Any] = [None] * size
     errors: list[BaseException] = []
 
@@ -209,7 +211,8 @@ def run(size: int, function: Callable[..., Any], *args: Any, timeout: float = DE
         quiet_floating_point()
         communicator = current.communicator = SimulatedCommunicator(shared, rank, timeout=timeout)
         try:
-            results[rank] = function(*args)
+            with drawing_from(generators[rank]):
+                results[rank] = function(*args)
         except BaseException as error:  # noqa: BLE001  (raised again below)
             errors.append(error)
             shared.break_all()

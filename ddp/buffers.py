@@ -1,0 +1,90 @@
+"""Buffers of a module that sees a batch in parts: what the parts make of a running statistic is combined.
+
+A part with some of the samples moves a buffer from `old` to a value of its own. All parts together move it to
+old + sum(samples * (value - old)) / sum(samples), computed in float64; an integer to the nearest. What no part changes
+stays as it is, to the bit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from ..core.autograd import wrap
+from ..core.backend import Array, array_module, to_host
+from ..core.nn.module import Module
+from ..core.tensor import Tensor
+
+__all__ = ["Parts", "move", "moves"]
+
+WIDE = np.dtype(np.float64)
+
+
+def moves(old: Sequence[Array], new: Sequence[Array], size: int) -> Array:
+    """By how much each element has moved, one after the other, with zeros up to this size at the end."""
+    found = np.zeros(size, WIDE)
+    at = 0
+    for before, after in zip(old, new, strict=True):
+        a, b = to_host(before).reshape(-1), to_host(after).reshape(-1)
+        np.subtract(b, a, out=found[at : at + a.size], where=a != b, dtype=WIDE)  # inf - inf has not moved
+        at += a.size
+    return found
+
+
+def move(tensors: Sequence[Tensor], old: Sequence[Array], by: Array) -> None:
+    """Let the tensors be what they were before, moved by these numbers."""
+    at = 0
+    for tensor, before in zip(tensors, old, strict=True):
+        array, xp = tensor.array, array_module(tensor.array)
+        step = xp.asarray(by[at : at + array.size]).reshape(array.shape)
+        at += array.size
+        value = before + step
+        array[...] = xp.where(step == 0, before, xp.rint(value) if array.dtype.kind in "iub" else value)
+        tensor.version[0] += 1
+
+
+class Parts:
+    """A module's buffers while the parts of one batch go through it: every part finds them as they were before."""
+
+    def __init__(self, module: Module) -> None:
+        self.slots = [
+            (owner, name) for owner in module.modules() for name, b in owner._buffers.items() if b is not None
+        ]
+        self.before: list[Tensor] = [owner._buffers[name] for owner, name in self.slots]
+        self.after: dict[int, list[Array]] = {}  # by part, as many as slots
+        self.changed: dict[Tensor, int] = {}  # by some part, and the buffer's slot
+
+    @contextlib.contextmanager
+    def part(self, number: int) -> Iterator[None]:
+        """Within the block the module has copies of the buffers, which its graph may keep."""
+        copies = {buffer: wrap(buffer.array.copy()) for buffer in self.before}
+        for (owner, name), buffer in zip(self.slots, self.before, strict=True):
+            owner._buffers[name] = copies[buffer]
+        try:
+            yield
+        finally:
+            after: list[Array] = []
+            for slot, (owner, name) in enumerate(self.slots):
+                now, buffer = owner._buffers[name], self.before[slot]
+                after.append(now.array)
+                if now is not copies[buffer] or now.version[0]:  # assigned, or changed in place
+                    self.changed.setdefault(buffer, slot)
+                owner._buffers[name] = buffer
+            self.after[number] = after
+
+    def elements(self) -> int:
+        """How many elements the changed buffers have."""
+        return sum(buffer.array.size for buffer in self.changed)
+
+    def moved(self, number: int, samples: float, size: int) -> Array:
+        """What one part adds to the sum."""
+        old = [buffer.array for buffer in self.changed]
+        if number not in self.after:
+            return np.zeros(size, WIDE)
+        return moves(old, [self.after[number][slot] for slot in self.changed.values()], size) * samples
+
+    def move(self, by: Array) -> None:
+        """Let the changed buffers be what all parts together make of them."""
+        move(list(self.changed), [buffer.array.copy() for buffer in self.changed], by)

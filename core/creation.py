@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from . import dtypes
+from . import backend, dtypes
 from .autograd import no_grad, wrap
-from .backend import Array, device, is_array, module_of, to_device, to_host
+from .backend import CPU, Array, device, is_array, module_of, to_device, to_host
 from .dlpack import from_dlpack
 from .dtypes import dtype as Dtype
 from .generator import Generator, default_generator
@@ -22,20 +22,36 @@ from .tensor import Tensor
 # fmt: off
 __all__ = [
     "arange", "as_tensor", "asarray", "bernoulli", "empty", "empty_like", "eye", "from_numpy", "frombuffer",
-    "full", "full_like", "is_complex", "is_floating_point", "is_tensor", "linspace", "logspace", "multinomial",
-    "normal", "numel", "ones", "ones_like", "rand", "rand_like", "randint", "randint_like", "randn", "randn_like",
-    "randperm", "scalar_tensor", "tensor", "tril_indices", "triu_indices", "zeros", "zeros_like",
+    "full", "full_like", "get_default_device", "is_complex", "is_floating_point", "is_tensor", "linspace", "logspace",
+    "multinomial", "normal", "numel", "ones", "ones_like", "rand", "rand_like", "randint", "randint_like", "randn",
+    "randn_like", "randperm", "scalar_tensor", "set_default_device", "tensor", "tril_indices", "triu_indices", "zeros",
+    "zeros_like",
 ]
 # fmt: on
 
 Where = device | str | int | None
 
 
+_default_device: device | None = None
+
+
+def set_default_device(device: Where) -> None:
+    """The device of tensors that are made without one from now on; None: the CPU."""
+    global _default_device
+    _default_device = None if device is None else backend.device(device)
+
+
+def get_default_device() -> device:
+    """The device of tensors that are made without one."""
+    return _device(None)
+
+
 def _device(where: Where) -> device:
-    return device("cpu") if where is None else device(where)
+    return _default_device or CPU if where is None else device(where)
 
 
 def _finish(array: Array, where: Where, requires_grad: bool) -> Tensor:
+    where = _default_device if where is None else where
     tensor = wrap(array if where is None else to_device(array, _device(where)))
     return tensor.requires_grad_() if requires_grad else tensor
 
@@ -225,7 +241,7 @@ def ones(*size: Any, dtype: Dtype | None = None, device: Where = None, requires_
 def empty(*size: Any, dtype: Dtype | None = None, device: Where = None, requires_grad: bool = False) -> Tensor:
     """Elements as the memory happens to be."""
     module = module_of(_device(device))
-    return _finish(module.empty(_shape(size), (dtype or dtypes.get_default_dtype()).numpy), None, requires_grad)
+    return _finish(module.empty(_shape(size), (dtype or dtypes.get_default_dtype()).numpy), device, requires_grad)
 
 
 def full(
@@ -240,7 +256,7 @@ def full(
     if isinstance(fill_value, Tensor):
         fill_value = fill_value.item()
     kind = dtype.numpy if dtype else dtypes.of_number(fill_value)
-    return _finish(module_of(_device(device)).full(_shape((size,)), fill_value, kind), None, requires_grad)
+    return _finish(module_of(_device(device)).full(_shape((size,)), fill_value, kind), device, requires_grad)
 
 
 def zeros_like(

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 from typing import Any
 
+from . import generator
 from .backend import cuda_device_count, cupy, device
-from .generator import default_generator
 
 __all__ = [
     "current_device",
     "device_count",
     "empty_cache",
     "get_device_name",
+    "get_rng_state",
+    "get_rng_state_all",
+    "initial_seed",
     "is_available",
     "is_initialized",
     "manual_seed",
     "manual_seed_all",
     "mem_get_info",
     "memory_allocated",
+    "seed",
     "set_device",
+    "set_rng_state",
+    "set_rng_state_all",
     "synchronize",
 ]
 
@@ -88,7 +94,30 @@ def mem_get_info(where: Any = None) -> tuple[int, int]:
 
 def manual_seed(seed: int) -> None:
     """Random numbers are drawn on the host, from one generator: as mpigrad.manual_seed."""
-    default_generator.manual_seed(seed)
+    generator.manual_seed(seed)
 
 
 manual_seed_all = manual_seed
+
+
+def get_rng_state(device: Any = None) -> Any:
+    """The position of that one generator, as a uint8 tensor."""
+    return generator.get_rng_state()
+
+
+def get_rng_state_all() -> list[Any]:
+    """That position, for each GPU (and once where there is none)."""
+    return [get_rng_state() for _ in range(max(1, device_count()))]
+
+
+def set_rng_state(new_state: Any, device: Any = None) -> None:
+    """Put the one generator at a position that `get_rng_state` gave."""
+    generator.set_rng_state(new_state)
+
+
+def set_rng_state_all(new_states: Any) -> None:
+    """As set_rng_state, with the first of the positions."""
+    generator.set_rng_state(new_states[0])
+
+
+initial_seed, seed = generator.initial_seed, generator.seed

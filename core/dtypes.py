@@ -20,8 +20,8 @@ from .backend import Array
 # fmt: off
 __all__ = [
     "bfloat16", "bool_", "can_cast", "channels_last", "contiguous_format", "dtype", "finfo", "float16", "float32",
-    "float64", "get_default_dtype", "iinfo", "int8", "int16", "int32", "int64", "memory_format", "preserve_format",
-    "promote_types", "result_type", "set_default_dtype", "uint8",
+    "float64", "get_default_dtype", "iinfo", "int8", "int16", "int32", "int64", "layout", "memory_format",
+    "preserve_format", "promote_types", "result_type", "set_default_dtype", "strided", "uint8",
 ]
 # fmt: on
 
@@ -107,6 +107,18 @@ class memory_format(enum.Enum):
 
 
 contiguous_format, preserve_format, channels_last = memory_format
+
+
+class layout(enum.Enum):
+    """What a tensor's memory holds: all elements, at steps for each dimension."""
+
+    strided = "strided"
+
+    def __repr__(self) -> str:
+        return f"mpigrad.{self.value}"
+
+
+strided = layout.strided
 
 
 # --- promotion ------------------------------------------------------------------------------------------------------

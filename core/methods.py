@@ -245,6 +245,8 @@ class Methods(Variable):
         """The last two dimensions exchanged: a view."""
         return shapes.matrices_transposed(self, "tensor.mT")
 
+    mH = mT  # there are no complex numbers to conjugate
+
     @property
     def H(self) -> Any:
         """A matrix transposed (there are no complex numbers to conjugate): a view."""

@@ -96,6 +96,18 @@ class Tensor(Methods, Exchange):
         """Whether the elements are in the host's memory."""
         return isinstance(self.array, np.ndarray)
 
+    @property
+    def is_cuda(self) -> bool:
+        """Whether the elements are in a GPU's memory."""
+        return not self.is_cpu
+
+    @property
+    def layout(self) -> dtypes.layout:
+        """Always mpigrad.strided."""
+        return dtypes.strided
+
+    is_sparse = is_quantized = is_meta = False  # kinds of tensors that there are not
+
     def get_device(self) -> int:
         """The number of the GPU that holds the elements; -1 for the CPU."""
         return -1 if self.is_cpu else int(self.array.device.id)
@@ -121,6 +133,21 @@ class Tensor(Methods, Exchange):
         """The address of the first element."""
         array = self.array
         return int(array.ctypes.data if isinstance(array, np.ndarray) else array.data.ptr)
+
+    def storage_offset(self) -> int:
+        """The place of the first element in the memory of the tensor that this one is a view of, in elements."""
+        base = self
+        while base.source is not None:
+            base = base.source[0]
+        return (self.data_ptr() - base.data_ptr()) // self.itemsize
+
+    def pin_memory(self, device: Any = None) -> Tensor:
+        """The tensor itself: copies to a GPU are finished when they return, so pinned memory would gain nothing."""
+        return self
+
+    def is_pinned(self, device: Any = None) -> bool:
+        """Never, see pin_memory."""
+        return False
 
     # --- autograd ---------------------------------------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ from typing import Any
 
 from ..core import backend
 from ..core.data import workers
+from . import cpu_as_gpus
 from .rank import launched_rank, launched_size, local_place
 
 mpigrad: Any = sys.modules[str(__package__).rpartition(".")[0]]
@@ -69,6 +70,11 @@ class _Torch(ModuleType):
         return sorted(name for name in names if not name.startswith("_"))
 
 
+def public(module: ModuleType) -> dict[str, Any]:
+    """What a module has for others."""
+    return {name: value for name, value in vars(module).items() if not name.startswith("_")}
+
+
 _PUBLIC = ("amp", "autograd", "cuda", "distributed", "linalg", "nn", "optim", "random", "special", "utils")
 
 
@@ -77,9 +83,14 @@ def _extras(device: str | None) -> dict[str, dict[str, Any]]:
     ddp, amp = mpigrad.distributed, mpigrad.amp
     return {
         "torch": {"__version__": TORCH, "compile": compile, **_THREADS},
-        "torch.cuda": _cpu_as_gpus() if device == "cpu" else {},
+        "torch.cuda": public(cpu_as_gpus) if device == "cpu" else {},
         "torch.cuda.amp": {"autocast": _cuda_autocast, "GradScaler": partial(amp.GradScaler, "cuda")},
         "torch.distributed": {"is_available": lambda: True, "is_nccl_available": lambda: False},
+        "torch.nn.modules": public(mpigrad.nn),
+        "torch.nn.modules.batchnorm": {"_BatchNorm": mpigrad.nn.batchnorm.BatchNorm, **public(mpigrad.nn.batchnorm)},
+        "torch.nn.modules.conv": {"_ConvNd": mpigrad.nn.conv._Convolution, **public(mpigrad.nn.conv)},
+        "torch.nn.modules.module": public(mpigrad.nn.module),
+        "torch.optim.lr_scheduler": {"_LRScheduler": mpigrad.optim.lr_scheduler.LRScheduler},
         "torch.multiprocessing": {"spawn": spawn, **_multiprocessing()},
         "torch.nn.parallel": {"DistributedDataParallel": ddp.DistributedDataParallel},
         "torch.utils.data": {"DistributedSampler": ddp.DistributedSampler},
@@ -126,18 +137,6 @@ _THREADS: dict[str, Any] = {
     "use_deterministic_algorithms": lambda mode, warn_only=False: None,
     "are_deterministic_algorithms_enabled": lambda: True,
 }
-
-
-def _cpu_as_gpus() -> dict[str, Any]:
-    """torch.cuda where the CPU stands in: one device for each rank of this machine."""
-    return {
-        "is_available": lambda: True,
-        "device_count": lambda: local_place(os.environ)[1],
-        "current_device": lambda: local_place(os.environ)[0],
-        "set_device": lambda device: None,
-        "get_device_name": lambda device=None: "CPU (in the place of a GPU)",
-        "synchronize": lambda device=None: None,
-    }
 
 
 def _multiprocessing() -> dict[str, Any]:

@@ -1,6 +1,10 @@
 """mpigrad: PyTorch-shaped tensors, autograd and neural networks on NumPy and CuPy, trained data-parallel over MPI."""
 
 import sys
+from math import e as e
+from math import inf as inf
+from math import nan as nan
+from math import pi as pi
 
 from . import core as core
 from . import ddp as ddp
@@ -88,6 +92,7 @@ __version__ = "0.1.0"
 half, float, double = float16, float32, float64
 short, int, long = int16, int32, int64
 bool = bool_
+newaxis = None
 
 # PyTorch's module names, so that `import mpigrad.nn.functional as F` and `import mpigrad.distributed as dist` work;
 # also of every module below them, or Python would load it a second time under that name

@@ -1,6 +1,7 @@
 """Tensor's own methods: elements in and out, copies, printing, NumPy, and the texts of errors."""
 
 import copy
+import math
 import pickle
 from collections.abc import Callable
 from typing import Any
@@ -336,3 +337,21 @@ def test_dtypes_are_pickled_as_themselves() -> None:
     for dtype in (mpigrad.float32, mpigrad.int64, mpigrad.bool):
         assert pickle.loads(pickle.dumps(dtype)) is dtype
         assert copy.deepcopy(dtype) is dtype
+
+
+def test_where_and_how_the_elements_lie() -> None:
+    x = mpigrad.arange(12.0).reshape(3, 4)
+    assert (x.is_cpu, x.is_cuda, x.is_sparse, x.layout, repr(x.layout)) == (
+        True,
+        False,
+        False,
+        mpigrad.strided,
+        "mpigrad.strided",
+    )
+    assert x.pin_memory() is x and not x.is_pinned()
+    assert (x.storage_offset(), x[1:].storage_offset(), x[1:][:, 2].storage_offset()) == (0, 4, 6)
+    assert mpigrad.equal(x.mH, x.T) and x[:, mpigrad.newaxis].shape == (3, 1, 4)
+    assert (mpigrad.inf, mpigrad.pi, mpigrad.e) == (math.inf, math.pi, math.e) and math.isnan(mpigrad.nan)
+    mpigrad.set_default_device("cpu")
+    assert mpigrad.get_default_device() == mpigrad.device("cpu") == mpigrad.ones(2).device
+    mpigrad.set_default_device(None)

@@ -171,3 +171,27 @@ def test_every_cell_of_the_tutorials() -> None:
         pytest.skip("the tutorials' cells are not beside this checkout, in shared/seeds")
     done = subprocess.run([sys.executable, str(SEEDS)], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout[-2000:]
+
+
+def test_what_scripts_ask_gpus(tmp_path: Path, jobs: Any) -> None:
+    """Events, streams, memory and generator states, with the CPU in the place of the GPUs."""
+    (tmp_path / "gpu.py").write_text(
+        "import time, torch\n"
+        "from torch.nn.modules.batchnorm import _BatchNorm\n"
+        "torch.set_default_device('cuda')\n"
+        "x = torch.ones(3)\n"
+        "print(x.device, torch.get_default_device(), isinstance(torch.nn.BatchNorm2d(1), _BatchNorm))\n"
+        "start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))\n"
+        "start.record(); time.sleep(0.01); end.record(); end.synchronize()\n"
+        "print(start.elapsed_time(end) >= 10)\n"
+        "side = torch.cuda.Stream()\n"
+        "with torch.cuda.stream(side): y = x.pin_memory().cuda(non_blocking=True) * 2\n"
+        "torch.cuda.current_stream().wait_stream(side)\n"
+        "print(y.sum().item(), torch.cuda.max_memory_allocated() > 0)\n"
+        "print(torch.cuda.get_device_properties(0).total_memory > 0)\n"
+        "states = torch.cuda.get_rng_state_all(); first = torch.rand(2)\n"
+        "torch.cuda.set_rng_state_all(states); print(torch.equal(first, torch.rand(2)))\n"
+    )
+    done = jobs.run("run", "--as-torch", "--device", "cpu", "gpu.py")
+    assert done.code == 0, done.err
+    assert done.out.split() == ["cpu", "cpu", "True", "True", "6.0", "True", "True", "True"]

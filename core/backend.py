@@ -179,6 +179,12 @@ def kernels(first: Array, *others: Array) -> ModuleType | None:
     return _kernels[0]
 
 
+def kernels_for_any_size() -> None:
+    """From now on an element's value does not depend on how many others there are: sizes no longer choose the way."""
+    global LARGE
+    LARGE = 0
+
+
 def _plain(array: Array) -> bool:
     if not isinstance(array, np.ndarray) or array.dtype != np.float32:
         return False

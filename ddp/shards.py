@@ -20,7 +20,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from ..core.autograd import Backward, Function, Node, begin_hooks, grad, queue_callback, running_backward, wrap
-from ..core.backend import Array, array_module
+from ..core.backend import Array, array_module, kernels_for_any_size
 from ..core.dtypes import HALVES, SINGLE
 from ..core.flat import Run, flatten
 from ..core.generator import Generator, default_generator, drawing_from
@@ -39,7 +39,8 @@ class Shards:
     The random numbers of a forward pass depend on the default generator's seed at the beginning, on rank 0, and on
     `step`, which counts the forward passes in training mode: set it to go on where another run ended.
 
-    From here on BLAS computes on one thread in this process, because what it computes depends on their number.
+    From here on BLAS computes on one thread in this process, because what it computes depends on their number, and
+    kernels of machine code compute arrays of all sizes, because the size of a rank's batch depends on the ranks.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Shards:
         self._free: list[Sequence[Array]] = []
         self._pass: _Pass | None = None
         threadpool_limits(1, "blas")
+        kernels_for_any_size()
 
     # --- forward ------------------------------------------------------------------------------------------------------
 
@@ -159,7 +161,7 @@ class Shards:
         ]
         if rows.start == rows.stop or not ends:
             return
-        seeds = [wrap(array_module(g).ascontiguousarray(g)) for _, g in ends]
+        seeds = [wrap(array_module(g).array(g, order="C")) for _, g in ends]  # in memory of one kind, however it lay
         roots = [out for out, _ in ends]
         leaves = [piece for piece in shard.pieces if piece.needs]
         if running.wanted is None:
@@ -385,7 +387,7 @@ def _concatenated(tensors: Sequence[Tensor]) -> Tensor:
     xp, shape = array_module(arrays[0]), arrays[0].shape[1:]
     if len(arrays) > 1:
         return wrap(xp.concatenate(arrays, out=xp.empty((sum(map(len, arrays)), *shape), arrays[0].dtype)))
-    whole = wrap(xp.ascontiguousarray(arrays[0]))
+    whole = wrap(xp.require(arrays[0], requirements="CW") if xp is np else xp.ascontiguousarray(arrays[0]))
     if whole.array is arrays[0]:
         whole.version = tensors[0].version
     return whole

@@ -12,12 +12,19 @@ from threadpoolctl import threadpool_info
 
 import mpigrad
 from mpigrad import Tensor, autograd, ddp, nn, optim
+from mpigrad.core import backend
 from mpigrad.ddp import DistributedDataParallel, ShardedSampler
 from mpigrad.ddp.comm import Communicator, SingleCommunicator, simulated
 
 F = nn.functional
 V = 8
 STEPS = 50
+
+
+@pytest.fixture(autouse=True)
+def sizes_decide_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a wrapper changes for the whole process is as before when the test is over."""
+    monkeypatch.setattr(backend, "LARGE", backend.LARGE)
 
 
 class CNN(nn.Module):
@@ -104,6 +111,35 @@ def test_the_same_bits_on_every_transport(build: Callable[[], nn.Module], transp
     ddp.init_process_group(timeout=30, transport=transport)
     assert train(build, ddp.world()) == expected
     ddp.destroy_process_group()
+
+
+# what users compute of a module's outputs: row by row, of as many rows as the rank's batch has
+OF_ROWS: dict[str, Callable[[Tensor], Tensor]] = {
+    "activations": lambda x: (
+        F.gelu(x) + F.gelu(x, approximate="tanh") + F.silu(x) + F.relu(x) + F.elu(x) + F.softplus(x)
+    ),
+    "functions": lambda x: x.exp() + x.abs().log1p() + x.tanh() + x.sigmoid() + x.sin() * x.cos() + x.erf() + x**3,
+    "softmax": lambda x: F.softmax(x, 1) + F.log_softmax(x, 1) + x.logsumexp(1, keepdim=True),
+    "norms": lambda x: F.layer_norm(x, (300,)) + F.normalize(x) + x.mean(1, keepdim=True) + x.std(1, keepdim=True),
+    "losses": lambda x: F.cross_entropy(x, x.detach().argmin(1), reduction="none", label_smoothing=0.1).view(-1, 1) * x,
+}
+
+
+@pytest.mark.parametrize("name", OF_ROWS)
+def test_a_row_does_not_depend_on_the_others(name: str) -> None:
+    x = np.random.default_rng(0).standard_normal((61, 300)).astype(np.float32)  # so large that kernels compute it
+    g = np.random.default_rng(1).standard_normal((61, 300)).astype(np.float32)
+    wrapped(small(), SingleCommunicator())
+
+    def rows(lo: int, hi: int) -> np.ndarray:
+        part = mpigrad.tensor(x[lo:hi], requires_grad=True)
+        value = OF_ROWS[name](part)
+        value.backward(mpigrad.tensor(g[lo:hi]))
+        assert part.grad is not None
+        return np.concatenate([value.detach().numpy(), part.grad.numpy()], 1)
+
+    parts = [rows(lo, hi) for lo, hi in itertools.pairwise([0, 1, 2, 9, 40, 61])]
+    np.testing.assert_array_equal(np.concatenate(parts), rows(0, 61))
 
 
 # --- against one process without shards -------------------------------------------------------------------------------

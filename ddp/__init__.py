@@ -6,6 +6,7 @@ if __name__ == "ddp":
 from .comm import CollectiveTimeout, Communicator, SingleCommunicator, Work
 from .data_parallel import DistributedDataParallel
 from .digest import digest
+from .metrics import SampleMean
 from .process_group import (
     ReduceOp,
     all_gather_object,
@@ -29,6 +30,7 @@ __all__ = [
     "DistributedDataParallel",
     "DistributedSampler",
     "ReduceOp",
+    "SampleMean",
     "ShardedSampler",
     "SingleCommunicator",
     "SyncBatchNorm",

@@ -28,7 +28,7 @@ from ..core.nn.module import Module
 from ..core.tensor import Tensor
 from .buffers import Parts
 from .comm.protocol import Communicator
-from .tree import Cut, add_up, sum_over_shards
+from .tree import Cut, partial_sums, sum_over_shards
 
 __all__ = ["Shards", "tensors_in"]
 
@@ -114,14 +114,12 @@ class Shards:
             return
         size += -size % self.communicator.size
 
-        def moved(node: tuple[int, int]) -> list[Array] | None:
-            shard, stop = node
-            if stop - shard > 1:
-                return None
-            return [parts.moved(shard, self.cut.start(stop, samples) - self.cut.start(shard, samples), size)]
+        def moved(shard: int) -> list[Array]:
+            weight = self.cut.start(shard + 1, samples) - self.cut.start(shard, samples)
+            return [parts.moved(shard, weight, size)]
 
-        partial = [add_up(node, moved)[0] for node in self.cut.subtrees(self.communicator.rank)]
-        parts.move(sum_over_shards(self.communicator, self.cut, partial, samples or 1, "sum of buffers"))
+        sums = [arrays[0] for arrays in partial_sums(self.cut, self.communicator.rank, moved)]
+        parts.move(sum_over_shards(self.communicator, self.cut, sums, samples or 1, "sum of buffers"))
 
     # --- backward -----------------------------------------------------------------------------------------------------
 
@@ -138,17 +136,15 @@ class Shards:
         else:
             current = self._begin(running)
 
-            def gradient(node: tuple[int, int]) -> Sequence[Array] | None:
-                if node[1] - node[0] > 1:
-                    return None
+            def gradient(shard: int) -> Sequence[Array]:
                 for _, parameter in self.learned:
                     parameter._grad = None
-                if node[0] in forward.shards:
-                    with drawing_from(self._stream.manual_key(self.seed, forward.step, node[0])):
-                        self._through(forward, forward.shards[node[0]], gradients)
+                if shard in forward.shards:
+                    with drawing_from(self._stream.manual_key(self.seed, forward.step, shard)):
+                        self._through(forward, forward.shards[shard], gradients)
                 return self._take(current)
 
-            partial = [add_up(node, gradient, self._free) for node in self.cut.subtrees(self.communicator.rank)]
+            partial = partial_sums(self.cut, self.communicator.rank, gradient, self._free)
             self._reduce(current, partial)
         return forward.input_gradients()
 

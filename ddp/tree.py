@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from ..core.backend import Array, array_module
 from .comm.protocol import Communicator
 
-__all__ = ["Cut", "Node", "add_up", "sum_over_shards"]
+__all__ = ["Cut", "add_up", "partial_sums", "sum_over_shards"]
 
 Node = tuple[int, int]
 """A subtree: the shards lo to hi, hi excluded."""
@@ -77,6 +77,14 @@ def add_up(
         if spare is not None:
             spare.append(others)
     return found
+
+
+def partial_sums(
+    cut: Cut, rank: int, leaf: Callable[[int], Sequence[Array]], spare: list[Sequence[Array]] | None = None
+) -> list[Sequence[Array]]:
+    """The sums over a rank's subtrees; leaf gives a shard's arrays, and is called in the shards' order."""
+    known: Callable[[Node], Sequence[Array] | None] = lambda node: leaf(node[0]) if node[1] - node[0] == 1 else None
+    return [add_up(node, known, spare) for node in cut.subtrees(rank)]
 
 
 def sum_over_shards(

@@ -4,6 +4,7 @@
 python scripts/train.py                            one process, no MPI needed
 mpigrad run -n 2 scripts/train.py                  two ranks, each on half of every global batch
 mpirun -n 2 python scripts/train.py                the same with any MPI's own launcher
+mpigrad run -n 3 scripts/train.py --shards 8       the same bits on 1 to 8 ranks: compare the digests
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import mpigrad.distributed as dist
-import numpy as np
 import tyro
 from mpigrad.data import DataLoader, TensorDataset, digits, mnist
 from tqdm import tqdm
@@ -40,8 +40,12 @@ class Config:
     """What to learn: the 1,797 digits that come with mpigrad (8x8 pixels), or MNIST (28x28) from --data-dir."""
     data_dir: Path | None = None
     """Folder with MNIST's IDX files (t10k-images-idx3-ubyte.gz and so on)."""
-    model: Literal["mlp", "mlp-large"] = "mlp"
-    """The network: hidden layers of 512 and 256 units, or two of 2048."""
+    model: Literal["mlp", "mlp-large", "cnn"] = "mlp"
+    """The network: hidden layers of 512 and 256 units, or two of 2048; or two convolutions with batch norm."""
+    dropout: float = 0.0
+    """The share of hidden units that are dropped at random in training."""
+    augment: bool = False
+    """Shift each training image by up to a pixel in both directions, at random."""
     global_batch: int = 64
     """Samples in each step, over all ranks together. The ranks share them out; more ranks change only the speed."""
     epochs: int = 30
@@ -49,7 +53,9 @@ class Config:
     lr: float = 0.1
     """Learning rate of SGD (with momentum 0.9) at the start; it falls to 0 along half a cosine."""
     seed: int = 0
-    """Where the initial weights and the order of the samples come from."""
+    """Where the initial weights, the order of the samples and all other random numbers come from."""
+    shards: int | None = None
+    """Compute every step in so many parts, so that any number of ranks up to it yields the same bits."""
     out: Path = Path("runs/train")
     """Folder for config.json, metrics.jsonl, loss.png (with matplotlib) and model.safetensors."""
 
@@ -57,6 +63,8 @@ class Config:
         for name in ("global_batch", "epochs"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name.replace('_', '-')}: expected at least 1, found {getattr(self, name)}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"--dropout: expected a number from 0 to below 1, found {self.dropout}")
         if not self.lr > 0:
             raise ValueError(f"--lr: expected a positive number, found {self.lr}")
         if self.data == "mnist" and self.data_dir is None:
@@ -71,58 +79,75 @@ def load(config: Config) -> tuple[TensorDataset, TensorDataset]:
     return mnist(config.data_dir, train=True), mnist(config.data_dir, train=False)
 
 
+class RandomShift(nn.Module):
+    """Square images (n, pixels), in training each moved by up to a pixel in both directions; what comes in is black."""
+
+    def forward(self, images: mpigrad.Tensor) -> mpigrad.Tensor:
+        if not self.training:
+            return images
+        count, side = len(images), math.isqrt(images.shape[1])
+        framed = nn.functional.pad(images.view(count, side, side), (1, 1, 1, 1))
+        down, right = mpigrad.randint(0, 3, (2, count, 1)) + mpigrad.arange(side)
+        return framed[mpigrad.arange(count).view(-1, 1, 1), down.unsqueeze(2), right.unsqueeze(1)].flatten(1)
+
+
 def build(config: Config, features: int) -> nn.Module:
     """The network; the seed makes it the same on every rank and in every run."""
     mpigrad.manual_seed(config.seed)
-    sizes = (features, *HIDDEN[config.model])
-    layers: list[nn.Module] = []
-    for fan_in, fan_out in itertools.pairwise(sizes):
-        layers += [nn.Linear(fan_in, fan_out), nn.ReLU()]
-    return nn.Sequential(*layers, nn.Linear(sizes[-1], CLASSES))
+    drop = lambda: [nn.Dropout(config.dropout)] if config.dropout else []
+    layers: list[nn.Module] = [RandomShift()] if config.augment else []
+    if config.model == "cnn":
+        side = math.isqrt(features)
+        layers.append(nn.Unflatten(1, (1, side, side)))
+        for fan_in, fan_out in itertools.pairwise((1, 16, 32)):
+            layers += [nn.Conv2d(fan_in, fan_out, 3, padding=1), nn.BatchNorm2d(fan_out), nn.ReLU(), nn.MaxPool2d(2)]
+        layers += [nn.Flatten(), *drop()]
+        width = 32 * (side // 4) ** 2
+    else:
+        for width, fan_out in itertools.pairwise((features, *HIDDEN[config.model])):
+            layers += [nn.Linear(width, fan_out), nn.ReLU(), *drop()]
+        width = fan_out
+    return nn.Sequential(*layers, nn.Linear(width, CLASSES))
 
 
-def sum_over_ranks(*numbers: float) -> list[float]:
-    """Each number summed over all ranks."""
-    total = mpigrad.tensor(numbers, dtype=mpigrad.float64)
-    dist.all_reduce(total)
-    return total.tolist()
+def sampler(config: Config, data: Any, global_batch: int, *, shuffle: bool = True) -> dist.ShardedSampler:
+    """Which samples of each global batch are this rank's."""
+    return dist.ShardedSampler(data, global_batch, shuffle=shuffle, seed=config.seed, shards=config.shards)
 
 
 def train_epoch(config: Config, epoch: int, model: nn.Module, optimizer: Any, batches: Any) -> Iterator[Any]:
-    """One pass over the training data; yields this rank's summed loss and number of samples after every step."""
+    """One pass over the training data; yields the loss of each of this rank's samples after every step."""
     model.train()
     for step, (images, labels) in enumerate(batches):
         done = (epoch - 1 + step / len(batches)) / config.epochs
         optimizer.param_groups[0]["lr"] = config.lr * (1 + math.cos(math.pi * done)) / 2
-        loss = nn.functional.cross_entropy(model(images), labels)
+        losses = nn.functional.cross_entropy(model(images), labels, reduction="none")
         optimizer.zero_grad()
-        loss.backward()  # when it returns, the gradients are the mean over the samples of all ranks
+        losses.mean().backward()  # when it returns, the gradients are the mean over the samples of all ranks
         optimizer.step()
-        yield (loss.item() * len(labels) if len(labels) else 0.0), len(labels)
+        yield losses
 
 
 @mpigrad.no_grad()
 def accuracy(model: nn.Module, batches: Any) -> float:
     """The share of test samples classified rightly, over all ranks: each sample counts once."""
     model.eval()
-    right = count = 0
+    right = dist.SampleMean(model)
     for images, labels in batches:
-        right += int((model(images).argmax(1) == labels).sum())
-        count += len(labels)
-    all_right, all_count = sum_over_ranks(right, count)
-    return all_right / all_count
+        right.add(model(images).argmax(1) == labels)
+    return right.result()
 
 
 def run(config: Config, train_data: TensorDataset, test_data: TensorDataset) -> None:
     """Train, report, and leave the results in the output folder."""
     first = dist.get_rank() == 0  # every rank computes, the first one speaks and writes
     ranks = dist.get_world_size()
-    model = dist.DistributedDataParallel(build(config, features=train_data.tensors[0].shape[1]))
+    model = dist.DistributedDataParallel(build(config, features=train_data.tensors[0].shape[1]), shards=config.shards)
+    if config.shards is None:  # with shards, dropout and shifts draw from a stream for each step and shard
+        mpigrad.manual_seed(config.seed + dist.get_rank())
     optimizer = mpigrad.optim.SGD(model.parameters(), lr=config.lr, momentum=0.9)
-    train_batches = DataLoader(
-        train_data, batch_sampler=dist.ShardedSampler(train_data, config.global_batch, seed=config.seed)
-    )
-    test_batches = DataLoader(test_data, batch_sampler=dist.ShardedSampler(test_data, max(256, ranks), shuffle=False))
+    train_batches = DataLoader(train_data, batch_sampler=sampler(config, train_data, config.global_batch))
+    test_batches = DataLoader(test_data, batch_sampler=sampler(config, test_data, config.global_batch, shuffle=False))
     if first:
         config.out.mkdir(parents=True, exist_ok=True)
         settings = {k: str(v) if isinstance(v, Path) else v for k, v in dataclasses.asdict(config).items()}
@@ -133,19 +158,19 @@ def run(config: Config, train_data: TensorDataset, test_data: TensorDataset) -> 
     history = []
     for epoch in range(1, config.epochs + 1):
         started = time.perf_counter()
-        losses = np.zeros(2)
+        train_loss = dist.SampleMean(model)
         steps = train_epoch(config, epoch, model, optimizer, train_batches)
         if first:
             steps = tqdm(steps, f"epoch {epoch}/{config.epochs}", len(train_batches), leave=False, unit="step")
-        for loss_and_count in steps:
-            losses += loss_and_count
-        loss_sum, count = sum_over_ranks(*losses)
+        for losses in steps:
+            train_loss.add(losses)
+        loss = train_loss.result()
         seconds = time.perf_counter() - started
         metrics = {
             "epoch": epoch,
-            "train_loss": loss_sum / count,
+            "train_loss": loss,
             "test_accuracy": accuracy(model, test_batches),
-            "samples_per_second": count / seconds,
+            "samples_per_second": len(train_data) / seconds,
         }
         history.append(metrics)
         if first:
@@ -196,7 +221,7 @@ def main() -> None:
         config = tyro.cli(Config, description=__doc__, console_outputs=dist.get_rank() == 0)
         train_data, test_data = load(config)
         for data in (train_data, test_data):
-            dist.ShardedSampler(data, config.global_batch)
+            sampler(config, data, config.global_batch)
         problem = None
     except (ValueError, OSError) as error:
         problem = str(error)

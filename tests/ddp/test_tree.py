@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from mpigrad import ddp
 from mpigrad.ddp.comm import simulated
-from mpigrad.ddp.tree import Cut, add_up, sum_over_shards
+from mpigrad.ddp.tree import Cut, partial_sums, sum_over_shards
 
 
 def by_formula(parts: list[np.ndarray], lo: int, hi: int) -> np.ndarray:
@@ -39,9 +39,11 @@ def test_subtrees() -> None:
     assert Cut(8, 1).subtrees(0) == [(0, 8)]
 
 
-def partial_sums(cut: Cut, rank: int, parts: list[np.ndarray]) -> list[np.ndarray]:
-    leaf = lambda node: [parts[node[0]].copy()] if node[1] - node[0] == 1 else None
-    return [add_up(node, leaf)[0] for node in cut.subtrees(rank)]
+def sums(cut: Cut, rank: int, parts: list[np.ndarray]) -> list[np.ndarray]:
+    spare: list[Any] = []
+    found = partial_sums(cut, rank, lambda shard: [parts[shard].copy()], spare)
+    assert len(found) + len(spare) == len(cut.of(rank))  # every array of a leaf is a sum or free again
+    return [arrays[0] for arrays in found]
 
 
 @pytest.mark.parametrize("shards", [5, 8, 12])
@@ -53,7 +55,7 @@ def test_sum_over_shards(world: Any, shards: int, dtype: Any) -> None:
 
     def main() -> None:
         cut = Cut(shards, ddp.get_world_size())
-        found = sum_over_shards(ddp.world(), cut, partial_sums(cut, ddp.get_rank(), parts), 3)
+        found = sum_over_shards(ddp.world(), cut, sums(cut, ddp.get_rank(), parts), 3)
         np.testing.assert_array_equal(found, expected)
 
     world(main)
@@ -68,7 +70,7 @@ def test_larger_worlds(ranks: int) -> None:
         communicator = simulated.current.communicator
         assert communicator is not None
         cut = Cut(11, ranks)
-        found = sum_over_shards(communicator, cut, partial_sums(cut, communicator.rank, parts))
+        found = sum_over_shards(communicator, cut, sums(cut, communicator.rank, parts))
         np.testing.assert_array_equal(found, by_formula(parts, 0, 11))
 
     simulated.run(ranks, main, timeout=30)

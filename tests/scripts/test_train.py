@@ -56,6 +56,25 @@ def test_every_number_of_ranks_learns_the_same(tmp_path: Path) -> None:
     assert len(set(ends)) == 1
 
 
+@pytest.mark.parametrize(
+    ("worlds", "options"),
+    [((0, 2, 3), ["--dropout", 0.3]), ((0, 8), ["--model", "cnn", "--augment", "--dropout", 0.1])],
+    ids=["mlp", "cnn"],
+)
+def test_shards_make_the_same_bits_on_every_number_of_ranks(
+    worlds: tuple[int, ...], options: list[object], tmp_path: Path
+) -> None:
+    ends, curves = set(), []
+    for ranks in worlds:
+        out = tmp_path / str(ranks)
+        done = train(ranks, "--shards", 8, "--epochs", 1, "--global-batch", 96, "--out", out, *options)
+        assert done.returncode == 0, done.stderr
+        ends.add(tuple(done.stdout.splitlines()[-2:]))  # the test accuracy and the digest
+        curves.append([{k: v for k, v in m.items() if k != "samples_per_second"} for m in history(out)])
+    assert len(ends) == 1
+    assert curves == [curves[0]] * len(worlds)
+
+
 @pytest.mark.skipif(not MNIST.is_dir(), reason="the MNIST files are not at ../shared/data/mnist")
 def test_mnist(tmp_path: Path) -> None:
     out = tmp_path / "out"
@@ -98,7 +117,10 @@ BAD = [
     (["--epochs", "0"], "--epochs: expected at least 1, found 0"),
     (["--lr", "-1"], "--lr: expected a positive number, found -1.0"),
     (["--frobnicate"], "frobnicate"),
-    (["--model", "cnn"], "cnn"),
+    (["--model", "transformer"], "transformer"),
+    (["--dropout", "1"], "--dropout: expected a number from 0 to below 1, found 1.0"),
+    (["--shards", "1"], "shards: expected at least one for each of 2 rank(s), found 1"),
+    (["--shards", "65"], "expected a global batch of at least one sample per shard (65), found 64"),
     (["--data", "mnist"], "expected --data-dir with the folder of its IDX files, found none"),
     (
         ["--data", "mnist", "--data-dir", "absent"],
@@ -128,6 +150,6 @@ def test_bad_input_is_told_in_a_sentence(
 
 def test_help_explains_every_flag() -> None:
     text = train(0, "--help").stdout
-    for flag in ("--data", "--data-dir", "--model", "--global-batch", "--epochs", "--lr", "--seed", "--out"):
+    for flag in ("--data", "--data-dir", "--model", "--dropout", "--augment", "--global-batch", "--shards", "--out"):
         assert flag in text
     assert "Samples in each step, over all ranks together" in " ".join(text.replace("│", " ").split())

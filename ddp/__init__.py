@@ -3,48 +3,106 @@
 if __name__ == "ddp":
     raise ImportError("this folder is the package mpigrad.ddp: import mpigrad")
 
-from .comm import CollectiveTimeout, Communicator, SingleCommunicator, Work
-from .data_parallel import DistributedDataParallel
-from .digest import digest
-from .metrics import SampleMean
-from .process_group import (
+from .collectives import (
     ReduceOp,
-    all_gather_object,
+    all_gather,
+    all_gather_into_tensor,
     all_reduce,
+    all_to_all,
+    all_to_all_single,
     barrier,
     broadcast,
+    gather,
+    monitored_barrier,
+    reduce,
+    reduce_scatter,
+    reduce_scatter_tensor,
+    scatter,
+)
+from .comm import CollectiveTimeout, Communicator, SingleCommunicator
+from .data_parallel import DistributedDataParallel
+from .digest import digest
+from .messages import P2POp, batch_isend_irecv, irecv, isend, recv, send
+from .metrics import SampleMean
+from .objects import all_gather_object, broadcast_object_list, gather_object, scatter_object_list
+from .process_group import (
+    GroupMember,
+    ProcessGroup,
     destroy_process_group,
+    get_backend,
+    get_global_rank,
+    get_group_rank,
     get_local_rank,
+    get_process_group_ranks,
     get_rank,
     get_world_size,
+    group,
     init_process_group,
+    is_available,
+    is_gloo_available,
     is_initialized,
+    is_mpi_available,
+    is_nccl_available,
+    new_group,
     world,
 )
 from .sampler import DistributedSampler, ShardedSampler
 from .sync_batchnorm import SyncBatchNorm
+from .work import Future, Work
 
 __all__ = [
     "CollectiveTimeout",
     "Communicator",
     "DistributedDataParallel",
     "DistributedSampler",
+    "Future",
+    "GroupMember",
+    "P2POp",
+    "ProcessGroup",
     "ReduceOp",
     "SampleMean",
     "ShardedSampler",
     "SingleCommunicator",
     "SyncBatchNorm",
     "Work",
+    "all_gather",
+    "all_gather_into_tensor",
     "all_gather_object",
     "all_reduce",
+    "all_to_all",
+    "all_to_all_single",
     "barrier",
+    "batch_isend_irecv",
     "broadcast",
+    "broadcast_object_list",
     "destroy_process_group",
     "digest",
+    "gather",
+    "gather_object",
+    "get_backend",
+    "get_global_rank",
+    "get_group_rank",
     "get_local_rank",
+    "get_process_group_ranks",
     "get_rank",
     "get_world_size",
+    "group",
     "init_process_group",
+    "irecv",
+    "is_available",
+    "is_gloo_available",
     "is_initialized",
+    "is_mpi_available",
+    "is_nccl_available",
+    "isend",
+    "monitored_barrier",
+    "new_group",
+    "recv",
+    "reduce",
+    "reduce_scatter",
+    "reduce_scatter_tensor",
+    "scatter",
+    "scatter_object_list",
+    "send",
     "world",
 ]

@@ -1,41 +1,77 @@
-"""The world that a script runs in, with PyTorch's function names.
+"""Joining and leaving the world that a script runs in, and groups of its ranks, with PyTorch's names.
 
 Alone, under mpirun or in a simulated world the same calls work: a single process is a world of one rank.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import sys
 import threading
 import time
 import traceback
+from collections.abc import Sequence
 from datetime import timedelta
 from types import TracebackType
 from typing import Any
 
-from ..core.tensor import Tensor
 from .comm import simulated
-from .comm.protocol import DEFAULT_TIMEOUT, Communicator, Work
+from .comm.protocol import DEFAULT_TIMEOUT, Communicator
 from .comm.single import SingleCommunicator
 
 GRACE = 0.5  # seconds between a rank's last words and the end of the job: the launcher has to pass them on
 
 
-class _Group(threading.local):
-    """The communicator of this thread's world: simulated ranks are threads, so each has its own."""
+class ProcessGroup:
+    """Ranks that act together: the world's, or some of them (`new_group`)."""
 
-    communicator: Communicator | None = None
+    def __init__(self, communicator: Communicator, ranks: Sequence[int], backend: str) -> None:
+        self.communicator, self.ranks, self.backend = communicator, list(ranks), backend
+        self.parts: list[ProcessGroup] = []  # the groups that were made of this world and have this rank
+        self.made = 0  # how many were made of this world, with or without this rank
+
+    def rank(self) -> int:
+        """This process's number in the group."""
+        return self.communicator.rank
+
+    def size(self) -> int:
+        """How many ranks the group has."""
+        return self.communicator.size
+
+    def name(self) -> str:
+        """The backend that was asked for."""
+        return self.backend
 
 
-_group = _Group()
-_process_communicator: Communicator | None = None  # seen by all threads that are not simulated ranks
+class _World(threading.local):
+    """The group of this thread's world: simulated ranks are threads, so each has its own."""
+
+    group: ProcessGroup | None = None
 
 
-class ReduceOp:
-    """The operations of `all_reduce`."""
+_simulated_world = _World()
+_process_world: ProcessGroup | None = None  # seen by all threads that are not simulated ranks
 
-    SUM, MAX, MIN = "sum", "max", "min"
+
+class _DefaultGroup(type):
+    @property
+    def WORLD(cls) -> ProcessGroup | None:
+        """The group of all ranks; None before init_process_group."""
+        return _joined()
+
+
+class group(metaclass=_DefaultGroup):
+    """PyTorch's place of the default group: `group.WORLD`."""
+
+
+class GroupMember(metaclass=_DefaultGroup):
+    """The default group, and what `new_group` gives to ranks that are not in the group."""
+
+    NON_GROUP_MEMBER = -100
+
+
+Group = ProcessGroup | int | None  # None: the world; GroupMember.NON_GROUP_MEMBER: a group without this rank
 
 
 def init_process_group(
@@ -58,31 +94,40 @@ def init_process_group(
     twice, when the loaded MPI library is not the launcher's, for another world_size or rank, and for a transport that
     these ranks cannot have.
     """
-    global _process_communicator
+    global _process_world
     if is_initialized():
         raise RuntimeError("trying to initialize the default process group twice!")
     if backend not in (None, "mpi", "single", *_PYTORCHS):
         raise ValueError(f"expected backend 'mpi', 'single' or None (find out), found {backend!r}")
     if transport not in (None, "shm", "mpi", "hierarchical"):
         raise ValueError(f"expected transport 'shm', 'mpi', 'hierarchical' or None (the fastest), found {transport!r}")
-    if backend in _PYTORCHS:
-        backend = None
-    seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
-    limit = DEFAULT_TIMEOUT if seconds is None else float(seconds)
+    limit = _seconds(timeout, DEFAULT_TIMEOUT)
+    communicator: Communicator
     if simulated.current.communicator is not None:
-        _group.communicator = simulated.current.communicator.duplicate("world")
-        if seconds is not None:
-            _group.communicator.timeout = limit
+        communicator = simulated.current.communicator.duplicate("world")
+        if timeout is not None:
+            communicator.timeout = limit
     elif backend == "single":
-        _process_communicator = SingleCommunicator(timeout=limit)
+        communicator = SingleCommunicator(timeout=limit)
     else:
-        _process_communicator = _mpi_world(backend, limit, transport)
+        communicator = _mpi_world(None if backend in _PYTORCHS else backend, limit, transport)
+    joined = ProcessGroup(communicator, range(communicator.size), backend or "mpi")
+    if simulated.current.communicator is not None:
+        _simulated_world.group = joined
+    else:
+        _process_world = joined
     for name, asked, found in (("world_size", world_size, get_world_size()), ("rank", rank, get_rank())):
         if asked not in (-1, found):
             raise RuntimeError(
                 f"init_process_group: expected {name} {found}, which is the launcher's, found {asked}: start the ranks "
                 f"with mpigrad run -n {asked if name == 'world_size' else get_world_size()}, or leave {name} out"
             )
+
+
+def _seconds(timeout: float | timedelta | None, default: float) -> float:
+    if timeout is None:
+        return default
+    return timeout.total_seconds() if isinstance(timeout, timedelta) else float(timeout)
 
 
 _PYTORCHS = ("gloo", "nccl", "cpu:gloo,cuda:nccl")
@@ -137,23 +182,31 @@ def _abort_on_uncaught_exceptions(world: Communicator) -> None:
     sys.excepthook = hook
 
 
-def destroy_process_group() -> None:
-    """Leave the world; init_process_group may be called again."""
-    global _process_communicator
-    communicator = world()
+def destroy_process_group(group: Group = None) -> None:
+    """Leave the world; init_process_group may be called again. With a group: have done with that group."""
+    global _process_world
+    whole, found = default_group(), member(group)
+    if found is not whole:
+        if found is not None:
+            if found not in whole.parts:
+                raise ValueError("Invalid process group specified")
+            whole.parts.remove(found)
+            found.communicator.close()
+        return
     if simulated.current.communicator is not None:
-        _group.communicator = None
+        _simulated_world.group = None
     else:
-        _process_communicator = None
+        _process_world = None
     try:
-        if communicator.broken is None:
-            communicator.barrier("destroy_process_group")
+        if whole.communicator.broken is None:
+            whole.communicator.barrier("destroy_process_group")
     finally:
-        communicator.close()
+        for part in (*whole.parts, whole):
+            part.communicator.close()
 
 
-def _joined() -> Communicator | None:
-    return _process_communicator if simulated.current.communicator is None else _group.communicator
+def _joined() -> ProcessGroup | None:
+    return _process_world if simulated.current.communicator is None else _simulated_world.group
 
 
 def is_initialized() -> bool:
@@ -161,24 +214,122 @@ def is_initialized() -> bool:
     return _joined() is not None
 
 
+def is_available() -> bool:
+    """True: a process alone is a world, too."""
+    return True
+
+
+def is_mpi_available() -> bool:
+    """Whether mpi4py is installed."""
+    return importlib.util.find_spec("mpi4py") is not None
+
+
+def is_gloo_available() -> bool:
+    """True: init_process_group takes "gloo" for "find out"."""
+    return True
+
+
+def is_nccl_available() -> bool:
+    """False."""
+    return False
+
+
+def default_group() -> ProcessGroup:
+    """The group of all ranks. ValueError before init_process_group."""
+    whole = _joined()
+    if whole is None:
+        raise ValueError("Default process group has not been initialized, please make sure to call init_process_group.")
+    return whole
+
+
 def world() -> Communicator:
-    """The communicator of all ranks. RuntimeError before init_process_group."""
-    communicator = _joined()
+    """The communicator of all ranks. ValueError before init_process_group."""
+    return default_group().communicator
+
+
+def member(group: Group = None) -> ProcessGroup | None:
+    """The group (None: the world's); None when this rank is not in it. ValueError before init_process_group."""
+    whole = default_group()
+    if isinstance(group, ProcessGroup):
+        return group
+    if group is None or group == GroupMember.NON_GROUP_MEMBER:
+        return whole if group is None else None
+    raise TypeError(f"expected a group that new_group gave, or None for all ranks, found {group!r}")
+
+
+def new_group(
+    ranks: Sequence[int] | None = None,
+    timeout: float | timedelta | None = None,
+    backend: str | None = None,
+    pg_options: Any = None,
+    use_local_synchronization: bool = False,
+    group_desc: str | None = None,
+    device_id: Any = None,
+    sort_ranks: bool = True,
+) -> ProcessGroup | int:
+    """The group of these ranks (None: all of the world); GroupMember.NON_GROUP_MEMBER on a rank not among them.
+
+    Every rank of the world calls it, with the same ranks; use_local_synchronization is refused. The group's ranks are
+    numbered in increasing order, or as they are given with sort_ranks=False. timeout: the world's when left out. The
+    backend, pg_options, group_desc and device_id have nothing to add. ValueError for ranks twice or outside the world.
+    """
+    whole = default_group()
+    size = whole.size()
+    chosen = list(range(size)) if ranks is None else [int(rank) for rank in ranks]
+    if use_local_synchronization:
+        raise ValueError("new_group: expected a call on every rank of the world, found use_local_synchronization=True")
+    if len(set(chosen)) < len(chosen):
+        raise ValueError(f"ranks list must not contain duplicate entries, got {chosen}")
+    for rank in chosen:
+        if not 0 <= rank < size:
+            raise ValueError(f"Rank {rank} is out of range. Valid ranks are 0 to {size - 1} (world_size={size})")
+    if not chosen:
+        raise ValueError("new_group: expected at least one rank, found none")
+    if sort_ranks:
+        chosen.sort()
+    whole.made += 1
+    communicator = whole.communicator.split(chosen, f"group {whole.made}")
     if communicator is None:
-        raise RuntimeError(
-            "Default process group has not been initialized, please make sure to call init_process_group."
-        )
-    return communicator
+        return GroupMember.NON_GROUP_MEMBER
+    communicator.timeout = _seconds(timeout, whole.communicator.timeout)
+    part = ProcessGroup(communicator, chosen, backend or whole.backend)
+    whole.parts.append(part)
+    return part
 
 
-def get_rank() -> int:
-    """This process's number, 0 to world size - 1; 0 when no world was joined."""
-    return world().rank if is_initialized() else 0
+def get_process_group_ranks(group: ProcessGroup | None) -> list[int]:
+    """The group's ranks as the world numbers them."""
+    return list((group or default_group()).ranks)
 
 
-def get_world_size() -> int:
-    """How many ranks there are; 1 when no world was joined."""
-    return world().size if is_initialized() else 1
+def get_group_rank(group: ProcessGroup, global_rank: int) -> int:
+    """The group's number of a rank of the world. ValueError when it is not in the group."""
+    if global_rank not in group.ranks:
+        raise ValueError(f"Global rank {global_rank} is not part of group {group}")
+    return group.ranks.index(global_rank)
+
+
+def get_global_rank(group: ProcessGroup, group_rank: int) -> int:
+    """The world's number of a rank of the group. ValueError when the group has no such rank."""
+    if not 0 <= group_rank < group.size():
+        raise ValueError(f"Group rank {group_rank} is not part of group {group}")
+    return group.ranks[group_rank]
+
+
+def get_rank(group: Group = None) -> int:
+    """This process's number, 0 to size - 1; 0 when no world was joined, -1 when it is not in the group."""
+    if not is_initialized():
+        return 0
+    found = member(group)
+    return -1 if found is None else found.rank()
+
+
+def get_world_size(group: Group = None) -> int:
+    """How many ranks there are; 1 when no world was joined, -1 when this one is not in the group."""
+    if not is_initialized():
+        return 1
+    found = member(group)
+    return -1 if found is None else found.size()
 
 
 def get_local_rank() -> int:
@@ -186,27 +337,9 @@ def get_local_rank() -> int:
     return world().local_rank if is_initialized() else 0
 
 
-def all_reduce(tensor: Tensor, op: str = ReduceOp.SUM, async_op: bool = False) -> Work | None:
-    """Replace tensor by the sum (or maximum, minimum) over all ranks; async_op returns a Work to wait for."""
-    tensor.version[0] += 1
-    work = world().all_reduce_start(tensor.array, op, f"all_reduce of shape {list(tensor.shape)}")
-    if async_op:
-        return work
-    work.wait()
-    return None
-
-
-def broadcast(tensor: Tensor, src: int = 0) -> None:
-    """Replace tensor by rank src's."""
-    tensor.version[0] += 1
-    world().broadcast(tensor.array, src, f"broadcast of shape {list(tensor.shape)}")
-
-
-def all_gather_object(object_list: list[Any], obj: Any) -> None:
-    """Fill object_list with every rank's Python object, in rank order."""
-    object_list[:] = world().all_gather_object(obj)
-
-
-def barrier() -> None:
-    """Return when all ranks have arrived."""
-    world().barrier()
+def get_backend(group: Group = None) -> str:
+    """The backend that was asked for, "mpi" where none was. ValueError when this rank is not in the group."""
+    found = member(group)
+    if found is None:
+        raise ValueError("Invalid process group specified")
+    return found.backend

@@ -14,7 +14,7 @@ from ..core.nn.module import Module
 from ..core.ops.join import cat
 from ..core.tensor import Tensor
 from .comm.protocol import Communicator
-from .process_group import world
+from .process_group import Group, is_initialized, member
 
 __all__ = ["SyncBatchNorm"]
 
@@ -24,7 +24,8 @@ class SyncBatchNorm(BatchNorm):
 
     Every rank calls it equally often, one whose batch is empty too. In evaluation it is an ordinary batch norm.
     Gradients assume that the losses are means over the samples of each rank's batch, and are combined as
-    DistributedDataParallel does it, in proportion to the samples. process_group: which ranks (all).
+    DistributedDataParallel does it, in proportion to the samples. process_group: the ranks (all) that combine
+    their batches, as `new_group` gave it; on a rank outside it is an ordinary batch norm.
     """
 
     def __init__(
@@ -34,7 +35,7 @@ class SyncBatchNorm(BatchNorm):
         momentum: float | None = 0.1,
         affine: bool = True,
         track_running_stats: bool = True,
-        process_group: Any = None,
+        process_group: Group = None,
         device: Any = None,
         dtype: Any = None,
     ) -> None:
@@ -57,10 +58,10 @@ class SyncBatchNorm(BatchNorm):
         momentum: float = 0.1,
         eps: float = 1e-5,
     ) -> Any:
-        communicator = _communicator(self.process_group)
-        if not training or communicator.size == 1:
+        group = member(self.process_group) if training and is_initialized() else None
+        if group is None or group.size() == 1:
             return super().normalize(input, running_mean, running_var, weight, bias, training, momentum, eps)
-        samples = input.array.shape[0]
+        communicator, samples = group.communicator, input.array.shape[0]
         x = input.float() if input.array.itemsize < 4 else input
         axes, channels = [i for i in range(x.ndim) if i != 1], (1, -1, *(1,) * (x.ndim - 2))
         mine = x.array.size // max(x.array.shape[1], 1)
@@ -84,7 +85,7 @@ class SyncBatchNorm(BatchNorm):
         return value.to(input.dtype)
 
     @classmethod
-    def convert_sync_batchnorm(cls, module: Module, process_group: Any = None) -> Module:
+    def convert_sync_batchnorm(cls, module: Module, process_group: Group = None) -> Module:
         """The module with every batch norm in it replaced by a SyncBatchNorm of the same parameters and buffers."""
         if isinstance(module, BatchNorm) and not isinstance(module, cls):
             return cls._of(module, process_group)
@@ -93,18 +94,13 @@ class SyncBatchNorm(BatchNorm):
         return module
 
     @classmethod
-    def _of(cls, norm: BatchNorm, process_group: Any) -> Self:
+    def _of(cls, norm: BatchNorm, process_group: Group) -> Self:
         made = cls(
             norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats, process_group
         ).train(norm.training)
         made._parameters.update(norm._parameters)
         made._buffers.update(norm._buffers)
         return made
-
-
-def _communicator(process_group: Any) -> Communicator:
-    found: Communicator = world() if process_group is None else process_group
-    return found
 
 
 def _over_ranks(communicator: Communicator, x: Tensor, samples: int) -> Tensor:

@@ -85,7 +85,6 @@ def _extras(device: str | None) -> dict[str, dict[str, Any]]:
         "torch": {"__version__": TORCH, "compile": compile, **_THREADS},
         "torch.cuda": public(cpu_as_gpus) if device == "cpu" else {},
         "torch.cuda.amp": {"autocast": _cuda_autocast, "GradScaler": partial(amp.GradScaler, "cuda")},
-        "torch.distributed": {"is_available": lambda: True, "is_nccl_available": lambda: False},
         "torch.nn.modules": public(mpigrad.nn),
         "torch.nn.modules.batchnorm": {"_BatchNorm": mpigrad.nn.batchnorm.BatchNorm, **public(mpigrad.nn.batchnorm)},
         "torch.nn.modules.conv": {"_ConvNd": mpigrad.nn.conv._Convolution, **public(mpigrad.nn.conv)},

@@ -282,11 +282,15 @@ class Communicator:
         """Replace array by its reduction over the ranks."""
         self.all_reduce_start(array, op, name).wait()
 
-    def broadcast(self, array: Array, root: int = 0, name: str = "broadcast") -> None:
-        """Replace array by root's."""
+    def broadcast_start(self, array: Array, root: int = 0, name: str = "broadcast") -> Work:
+        """Begin to replace array by root's."""
         if not 0 <= root < self.size:
             raise ValueError(f"{name}: expected a root from 0 to {self.size - 1}, found {root}")
-        self.start(lambda: self._broadcast(array, root), name).wait()
+        return self.start(lambda: self._broadcast(array, root), name)
+
+    def broadcast(self, array: Array, root: int = 0, name: str = "broadcast") -> None:
+        """Replace array by root's."""
+        self.broadcast_start(array, root, name).wait()
 
     def all_gather(self, array: Array, out: Array, name: str = "all_gather") -> None:
         """Fill out[r] with rank r's array; out.shape == (size, *array.shape)."""
@@ -361,9 +365,13 @@ class Communicator:
         self.start(lambda: found.extend(self._all_gather_object(value)), name).wait()
         return found
 
+    def barrier_start(self, name: str = "barrier") -> Work:
+        """Begin to wait for all ranks to arrive."""
+        return self.start(self._barrier, name)
+
     def barrier(self, name: str = "barrier") -> None:
         """Return when all ranks have arrived."""
-        self.start(self._barrier, name).wait()
+        self.barrier_start(name).wait()
 
     def close(self) -> None:
         """Stop the thread once all started collectives are done; nothing can be started from here on."""

@@ -1,5 +1,6 @@
 """The process group: PyTorch's functions, in every world; finding MPI; and the end of a job in which one rank fails."""
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -53,13 +54,69 @@ def test_in_and_out(world: Any) -> None:
         for timeout in (7, timedelta(minutes=1)):
             dist.destroy_process_group()
             assert (dist.is_initialized(), dist.get_rank(), dist.get_world_size()) == (False, 0, 1)
-            with pytest.raises(RuntimeError, match="make sure to call init_process_group"):
+            with pytest.raises(ValueError, match="make sure to call init_process_group"):
                 dist.barrier()
             dist.init_process_group(timeout=timeout)
             assert dist.world().timeout == (7 if timeout == 7 else 60)
         return dist.get_rank()
 
     assert world(main) == list(range(world.size))
+
+
+def test_groups(world: Any) -> None:
+    def main() -> None:
+        rank, size = dist.get_rank(), dist.get_world_size()
+        assert dist.group.WORLD is dist.GroupMember.WORLD and dist.get_process_group_ranks(None) == list(range(size))
+        assert (dist.group.WORLD.rank(), dist.group.WORLD.size()) == (rank, size)
+        ranks = list(range(size - 1, -1, -2))  # from the last one down
+        for options, numbered in (({}, sorted(ranks)), ({"sort_ranks": False}, ranks)):
+            part = dist.new_group(ranks, timeout=timedelta(seconds=9), **options)
+            if rank not in ranks:
+                assert part == dist.GroupMember.NON_GROUP_MEMBER
+                assert (dist.get_rank(part), dist.get_world_size(part)) == (-1, -1)
+                with pytest.raises(ValueError, match="Invalid process group specified"):
+                    dist.get_backend(part)
+                dist.destroy_process_group(part)
+                continue
+            assert isinstance(part, dist.ProcessGroup) and part.communicator.timeout == 9
+            assert dist.get_process_group_ranks(part) == numbered
+            mine = numbered.index(rank)
+            assert dist.get_rank(part) == part.rank() == dist.get_group_rank(part, rank) == mine
+            assert dist.get_world_size(part) == part.size() == len(ranks)
+            assert dist.get_global_rank(part, mine) == rank
+            dist.all_gather_object(found := [None] * len(ranks), rank, part)
+            assert found == numbered
+            with pytest.raises(ValueError, match="Global rank 99 is not part of group"):
+                dist.get_group_rank(part, 99)
+            with pytest.raises(ValueError, match="Group rank 99 is not part of group"):
+                dist.get_global_rank(part, 99)
+            dist.destroy_process_group(part)
+            with pytest.raises(ValueError, match="Invalid process group specified"):
+                dist.destroy_process_group(part)
+            with pytest.raises(RuntimeError, match="is closed"):
+                dist.barrier(part)
+        everyone = dist.new_group()
+        assert isinstance(everyone, dist.ProcessGroup) and dist.get_world_size(everyone) == size
+        for bad, message in (
+            ([0, 0], r"ranks list must not contain duplicate entries, got \[0, 0\]"),
+            ([0, 99], rf"Rank 99 is out of range. Valid ranks are 0 to {size - 1} \(world_size={size}\)"),
+            ([], "expected at least one rank"),
+        ):
+            with pytest.raises(ValueError, match=message):
+                dist.new_group(bad)
+        with pytest.raises(ValueError, match="use_local_synchronization"):
+            dist.new_group([0], use_local_synchronization=True)
+        dist.destroy_process_group(dist.group.WORLD)
+        assert dist.group.WORLD is None
+        dist.init_process_group("gloo")
+        assert dist.get_backend() == dist.group.WORLD.name() == "gloo"
+
+    world(main)
+
+
+def test_what_there_is() -> None:
+    assert dist.is_available() and dist.is_gloo_available() and not dist.is_nccl_available()
+    assert dist.is_mpi_available() is (importlib.util.find_spec("mpi4py") is not None)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +132,7 @@ def test_in_and_out(world: Any) -> None:
     ],
 )
 def test_use_before_init(use: Any) -> None:
-    with pytest.raises(RuntimeError, match="Default process group has not been initialized, please make sure to call"):
+    with pytest.raises(ValueError, match="Default process group has not been initialized, please make sure to call"):
         use()
 
 

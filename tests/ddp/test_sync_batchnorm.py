@@ -85,6 +85,24 @@ def test_ranks_are_one_batch(world: World, momentum: float | None) -> None:
             close(state[name], value)
 
 
+def test_process_group(world: World) -> None:
+    """The last two ranks have one batch, the others each their own; so has everybody where no world was joined."""
+    x = batch()
+
+    def on_this_rank() -> Any:
+        rank, size = get_rank(), get_world_size()
+        pair = [max(size - 2, 0), size - 1]
+        group = ddp.new_group(sorted(set(pair)))
+        mine = x[3 * rank : 3 * rank + 3]
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(norm(nn.BatchNorm1d), group)
+        whole = x[3 * pair[0] : 3 * size] if rank in pair else mine
+        expected = norm(nn.BatchNorm1d)(whole)
+        close(model(mine).detach().numpy(), expected[3 * (rank - pair[0]) :][:3] if rank in pair else expected)
+
+    world(on_this_rank)
+    close(norm(nn.SyncBatchNorm)(x).detach().numpy(), norm(nn.BatchNorm1d)(x))
+
+
 def test_wrapped_models_learn_as_one_process_does(world: World) -> None:
     x, goal = batch(shape=(4, 4), dtype=mpigrad.float32), mpigrad.arange(12) % 4
 

@@ -16,7 +16,7 @@ __all__ = ["SampleMean"]
 
 
 class SampleMean:
-    """The mean of one number per sample (a loss, a hit) over all ranks' samples of any number of batches.
+    """The mean of numbers per sample (losses, hits) over all ranks' samples of any number of batches.
 
         loss_mean = SampleMean(model)
         for images, labels in batches:
@@ -36,17 +36,19 @@ class SampleMean:
         self._sums = {shard: np.zeros(size) for shard in self._cut.of(self._communicator.rank)}
 
     def add(self, values: Tensor) -> None:
-        """Count the values of one batch, this rank's latest with shards: (n,), a number or bool for each sample."""
+        """Count the numbers or bools of one batch, this rank's latest with shards: as many for each sample."""
         array = to_host(values.array)
-        rows = self._shards.rows if self._shards else {self._communicator.rank: slice(0, len(array))}
-        expected = max(part.stop for part in rows.values())
-        if array.shape != (expected,):
+        rows = self._shards.rows if self._shards else {self._communicator.rank: slice(0, len(values))}
+        samples = max(part.stop for part in rows.values())
+        if array.ndim == 0 or len(array) % max(samples, 1) or (len(array) and not samples):
             raise ValueError(
-                f"SampleMean: expected a number for each of the {expected} samples that the model has just computed, "
-                f"found shape {list(array.shape)}"
+                f"SampleMean: expected as many rows for each of the {samples} samples that the model has just "
+                f"computed, found shape {list(array.shape)}"
             )
+        each = len(array) // max(samples, 1)
         for shard, part in rows.items():
-            self._sums[shard][:2] += array[part].sum(dtype=np.float64), part.stop - part.start
+            mine = array[part.start * each : part.stop * each]
+            self._sums[shard][:2] += mine.sum(dtype=np.float64), mine.size
 
     def result(self) -> float:
         """The mean, on every rank, all of which call it; NaN for no samples."""

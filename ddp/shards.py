@@ -151,15 +151,17 @@ class Shards:
     def _through(self, forward: _Forward, shard: _Shard, gradients: Sequence[Tensor | None]) -> None:
         """One shard's backward pass: into the parameters unless the running pass only asks for the inputs'."""
         running = running_backward()
-        rows = shard.rows
-        ends = [
-            (out, g.array[rows]) for out, g in zip(shard.outputs, gradients, strict=True) if g is not None and out.needs
-        ]
-        if rows.start == rows.stop or not ends:
+        if shard.rows.start == shard.rows.stop:
             return
-        seeds = [wrap(array_module(g).array(g, order="C")) for _, g in ends]  # in memory of one kind, however it lay
-        roots = [out for out, _ in ends]
+        roots, seeds = [], []
+        for output, gradient in zip(shard.outputs, gradients, strict=True):
+            if gradient is not None and output.needs:
+                roots.append(output)
+                mine = shard.part(output, gradient.array)
+                seeds.append(wrap(array_module(mine).array(mine, order="C")))  # in memory of one kind, however it lay
         leaves = [piece for piece in shard.pieces if piece.needs]
+        if not roots:
+            return
         if running.wanted is None:
             for leaf in leaves:
                 leaf._grad = None
@@ -243,13 +245,19 @@ class _Shard:
     __slots__ = ("outputs", "pieces", "rows")
 
     def __init__(self, rows: slice, pieces: list[Tensor], outputs: list[Tensor]) -> None:
+        self.rows, self.pieces, self.outputs = rows, pieces, outputs
         for output in outputs:
-            if output.array.shape[:1] != (rows.stop - rows.start,):
+            size, samples = output.array.shape[:1], rows.stop - rows.start
+            if size != (0,) and (not size or not samples or size[0] % samples):
                 raise ValueError(
                     "shards: expected a module whose outputs have the batch as their first dimension, found one of "
-                    f"shape {list(output.shape)} for {rows.stop - rows.start} samples; compute losses outside it"
+                    f"shape {list(output.shape)} for {samples} samples; compute losses outside it"
                 )
-        self.rows, self.pieces, self.outputs = rows, pieces, outputs
+
+    def part(self, output: Tensor, whole: Array) -> Array:
+        """The rows of the outputs of all shards that are one of this one's: some for each sample."""
+        each = len(output.array) // (self.rows.stop - self.rows.start)
+        return whole[self.rows.start * each : self.rows.stop * each]
 
 
 class _Forward:

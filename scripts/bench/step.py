@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """Training steps per second, mpigrad beside PyTorch, on one rank and on two.
 
-    python scripts/bench/step.py [--rounds 7] [--ranks 1 2] [--model NAME]
+    python scripts/bench/step.py [--rounds 7] [--ranks 1 2] [--model NAME] [--shards 8]
 
 Four models unless one is named. Every process computes with one thread. The contestants take turns, round by round,
 each in fresh processes; the table gives the median over the rounds and the range. Both run with the same malloc
 settings and bound to a core each; PyTorch's DistributedDataParallel reduces over gloo. "apart" is mpigrad with as many
-ranks that reduce nothing: what the machine allows, as its cores share caches, memory and clock. Without PyTorch only
+ranks that reduce nothing: what the machine allows, as its cores share caches, memory and clock. "shards" is mpigrad
+with --shards parts of each global batch, which any number of ranks computes to the same bits. Without PyTorch only
 mpigrad is measured.
 """
 
@@ -40,7 +41,7 @@ MALLOC = {
 }
 
 
-def worker(engine: str, model_name: str) -> None:
+def worker(engine: str, model_name: str, shards: int) -> None:
     """Train on random data and, on rank 0, print the samples per second of all ranks; one code for both engines."""
     T: Any
     if engine == "torch":
@@ -65,7 +66,9 @@ def worker(engine: str, model_name: str) -> None:
     T.manual_seed(0)
     task = make(T)
     model = task.model
-    if ranks > 1 and engine != "apart":
+    if engine == "shards":
+        model = DistributedDataParallel(model, shards=shards)
+    elif ranks > 1 and engine != "apart":
         model = DistributedDataParallel(model)
     optimizer = task.optimizer(model.parameters())
 
@@ -94,9 +97,9 @@ def worker(engine: str, model_name: str) -> None:
         print(json.dumps(statistics.median(rates)))
 
 
-def measure(engine: str, ranks: int, model_name: str) -> float:
+def measure(engine: str, ranks: int, model_name: str, shards: int) -> float:
     """Samples per second of one fresh set of processes."""
-    command = [sys.executable, __file__, "--worker", engine, "--model", model_name]
+    command = [sys.executable, __file__, "--worker", engine, "--model", model_name, "--shards", str(shards)]
     env = {**os.environ, **MALLOC, "OMP_NUM_THREADS": "1"}
     if engine != "torch" and ranks > 1:
         launcher = [sys.executable, "-m", "mpigrad.launch.cli", "run", "-n", str(ranks), "--timeout", "120"]
@@ -143,25 +146,26 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7, help="how often each contestant is measured (default 7)")
     parser.add_argument("--ranks", type=int, nargs="+", default=[1, 2], help="numbers of ranks (default 1 2)")
     parser.add_argument("--model", choices=MODELS, nargs="+", default=list(MODELS), help="what is trained")
-    parser.add_argument("--worker", choices=["mpigrad", "apart", "torch"], help=argparse.SUPPRESS)
+    parser.add_argument("--shards", type=int, default=0, help="also measure training in so many shards")
+    parser.add_argument("--worker", choices=["mpigrad", "apart", "shards", "torch"], help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
-        worker(options.worker, options.model[0])
+        worker(options.worker, options.model[0], options.shards)
         return
     print(machine())
     for model in options.model:
-        compare(model, options.ranks, options.rounds)
+        compare(model, options.ranks, options.rounds, options.shards)
 
 
-def compare(model: str, ranks: list[int], rounds: int) -> None:
+def compare(model: str, ranks: list[int], rounds: int, shards: int) -> None:
     """Measure one model in turns and print its table."""
-    engines = ["mpigrad"] + (["torch"] if importlib.util.find_spec("torch") else [])
+    engines = ["mpigrad", *["shards"] * bool(shards), *["torch"] * bool(importlib.util.find_spec("torch"))]
     contests = [(engine, n) for n in ranks for engine in (*engines, *["apart"] * (n > 1))]
     rates: dict[tuple[str, int], list[float]] = {contest: [] for contest in contests}
     print(f"\n{model}, batch {MODELS[model][0]} per rank, one thread per rank, samples/s")
     for number in range(rounds):
         for contest in contests:
-            rates[contest].append(measure(*contest, model))
+            rates[contest].append(measure(*contest, model, shards))
         print(f"round {number + 1} of {rounds} done", end="\r", file=sys.stderr, flush=True)
     print(" " * 30, end="\r", file=sys.stderr, flush=True)
     print(f"{'':10}{'ranks':>6}{'median':>10}{'min':>10}{'max':>10}{'x own 1 rank':>14}{'x PyTorch':>11}")

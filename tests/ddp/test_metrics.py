@@ -35,8 +35,14 @@ def test_mean_over_samples(world: Any, shards: int | None, monkeypatch: pytest.M
                 model(x.view(-1, 1))
             mean.add(x)
             hits.add(x > 0)
-        with pytest.raises(ValueError, match=r"a number for each of the \d+ samples .*, found shape \[2, 1\]"):
-            mean.add(mpigrad.ones(2, 1))
+        if shards:
+            with pytest.raises(ValueError, match=r"for each of the 0 samples .* just computed, found shape \[2, 1\]"):
+                mean.add(mpigrad.ones(2, 1))
+            mine = cut.samples_of(ddp.get_rank(), 40)
+            model(mpigrad.ones(len(mine), 1))
+            tokens = ddp.SampleMean(model)
+            tokens.add(mpigrad.tensor(np.arange(120.0)[mine.start * 3 : mine.stop * 3]))  # three for each sample
+            assert tokens.result() == 59.5
         return mean.result(), hits.result()
 
     found = world(main)

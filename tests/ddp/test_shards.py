@@ -242,6 +242,36 @@ def test_containers_inputs_that_learn_and_unused_parameters(world: Any) -> None:
     world(main)
 
 
+def test_outputs_with_several_rows_for_each_sample(world: Any) -> None:
+    class Tokens(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(5, 6, dtype=mpigrad.float64)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer(x).view(-1, 3)
+
+    def step(communicator: Communicator, shards: int | None) -> list[Any]:
+        mpigrad.manual_seed(0)
+        model = Tokens()
+        trained: nn.Module = DistributedDataParallel(model, shards=shards, communicator=communicator)
+        mine = ddp.tree.Cut(V, communicator.size).samples_of(communicator.rank, 21)
+        x, y = data(21)
+        output = trained(x[mine.start : mine.stop])
+        F.mse_loss(output, y.repeat(2, 1)[mine.start * 2 : mine.stop * 2]).backward()
+        return gradients(model)
+
+    expected = alone(lambda communicator: step(communicator, None))
+    world(lambda: assert_close(step(ddp.world(), V), expected))
+    exact = alone(lambda communicator: step(communicator, V))
+
+    def main() -> None:
+        for a, b in zip(step(ddp.world(), V), exact, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+    world(main)
+
+
 def test_several_forward_passes_in_one_backward_pass(world: Any) -> None:
     def step(model: nn.Module, rows: slice) -> list[Any]:
         (x, y), (other, _) = data(19), data(19)

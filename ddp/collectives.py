@@ -106,7 +106,7 @@ def reduce_scatter(
     return _reduce_scatter(here, output, whole, op, async_op)
 
 
-def reduce_scatter_tensor(
+def reduce_scatter_single(
     output: Tensor, input: Tensor, op: ReduceOp = ReduceOp.SUM, group: Group = None, async_op: bool = False
 ) -> Work | None:
     """As reduce_scatter, with the inputs one after the other, or stacked, in one tensor."""
@@ -117,6 +117,9 @@ def reduce_scatter_tensor(
     if input.numel() != output.numel() * here.size():
         raise ValueError("input tensor must be the same size as output size times world size")
     return _reduce_scatter(here, output, input.array.reshape(here.size(), *output.shape), op, async_op)
+
+
+reduce_scatter_tensor = reduce_scatter_single  # the older name
 
 
 def _reduce_scatter(here: ProcessGroup, output: Tensor, whole: Array, op: ReduceOp, async_op: bool) -> Work | None:
@@ -167,7 +170,7 @@ def _gather(here: ProcessGroup, outputs: list[Tensor], tensor: Tensor, async_op:
     return finish(here, started, outputs, copies, async_op)
 
 
-def all_gather_into_tensor(
+def all_gather_single(
     output_tensor: Tensor, input_tensor: Tensor, group: Group = None, async_op: bool = False
 ) -> Work | None:
     """Fill output_tensor with all ranks' input_tensor, one after the other or stacked."""
@@ -179,9 +182,12 @@ def all_gather_into_tensor(
         raise ValueError("output tensor size must be equal to world_size times input tensor size")
     array, whole = contiguous(input_tensor.array), contiguous(output_tensor.array)
     started = here.communicator.all_gather_start(
-        array, whole.reshape(here.size(), *array.shape), _label("all_gather_into_tensor", input_tensor)
+        array, whole.reshape(here.size(), *array.shape), _label("all_gather", input_tensor)
     )
     return finish(here, started, [output_tensor], [(output_tensor.array, whole)], async_op)
+
+
+all_gather_into_tensor = all_gather_single  # the older name
 
 
 def broadcast(

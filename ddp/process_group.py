@@ -80,23 +80,26 @@ def init_process_group(
     timeout: float | timedelta | None = None,
     world_size: int = -1,
     rank: int = -1,
-    *,
+    store: Any = None,
+    group_name: str = "",
+    pg_options: Any = None,
     device_id: Any = None,
+    *,
     transport: str | None = None,
 ) -> None:
     """Join the world: under mpirun all ranks of the job, in a simulated world its ranks, else this process alone.
 
     backend: "mpi", "single", or None to find out; PyTorch's "nccl" and "gloo" find out, too. timeout: seconds (or a
     timedelta) that any collective may take. The ranks are the launcher's: world_size and rank, where they are given,
-    must agree with it, and init_method ("env://") and device_id have nothing to add. transport: how ranks under mpirun
-    reach each other: "shm" (shared memory on one machine), "mpi" (messages of the MPI library), "hierarchical" (shared
-    memory on each machine, messages between them), or None for the fastest that is possible. RuntimeError when called
-    twice, when the loaded MPI library is not the launcher's, for another world_size or rank, and for a transport that
-    these ranks cannot have.
+    must agree with it, and init_method ("env://"), store, group_name, pg_options and device_id have nothing to add.
+    transport: how ranks under mpirun reach each other: "shm" (shared memory on one machine), "mpi" (messages of the MPI
+    library), "hierarchical" (shared memory on each machine, messages between them), or None for the fastest that is
+    possible. ValueError when called twice; RuntimeError when the loaded MPI library is not the launcher's, for another
+    world_size or rank, and for a transport that these ranks cannot have.
     """
     global _process_world
     if is_initialized():
-        raise RuntimeError("trying to initialize the default process group twice!")
+        raise ValueError("trying to initialize the default process group twice!")
     if backend not in (None, "mpi", "single", *_PYTORCHS):
         raise ValueError(f"expected backend 'mpi', 'single' or None (find out), found {backend!r}")
     if transport not in (None, "shm", "mpi", "hierarchical"):

@@ -84,7 +84,7 @@ def test_reductions(world: Any, op: str, dtype: Any) -> None:
         assert mpigrad.equal(out, expected)
         both_ways(dist.reduce_scatter_tensor, out := mpigrad.zeros(2, 3, dtype=dtype), mpigrad.cat(rows), op=how)
         assert mpigrad.equal(out, expected)
-        dist.reduce_scatter_tensor(out.zero_(), mpigrad.stack(rows), how)
+        dist.reduce_scatter_single(out.zero_(), mpigrad.stack(rows), how)
         assert mpigrad.equal(out, expected)
 
     world(main)
@@ -117,7 +117,7 @@ def test_gathering(world: Any, dtype: Any) -> None:
         both_ways(dist.all_gather, outs := [strided(dtype=dtype) for _ in range(size)], everyone[rank])
         assert all(map(mpigrad.equal, outs, everyone))
         for whole in (mpigrad.zeros(2 * size, 3, dtype=dtype), mpigrad.zeros(size, 2, 3, dtype=dtype)):
-            both_ways(dist.all_gather_into_tensor, whole, everyone[rank].T.contiguous().T)
+            both_ways(dist.all_gather_single, whole, everyone[rank].T.contiguous().T)
             assert mpigrad.equal(whole.reshape(size, 2, 3), mpigrad.stack(everyone))
         for root in range(size):
             outs = [mpigrad.zeros(2, 3, dtype=dtype) for _ in range(size)]

@@ -133,18 +133,33 @@ def test_loader(world: Any) -> None:
         assert sorted(len(batches[-1]) for batches in ranks) == [0] * (size - 1) + [1]
 
 
-@pytest.mark.parametrize("length", [0, 1, 2, 7, 12])
-@pytest.mark.parametrize("replicas", [1, 3, 5])
-@pytest.mark.parametrize("options", [{}, {"shuffle": False}, {"drop_last": True}, {"seed": 3}])
-def test_distributed_sampler_is_pytorchs(length: int, replicas: int, options: Any) -> None:
+@pytest.mark.mpi_skip
+@given(
+    length=st.integers(0, 300),
+    replicas=st.integers(1, 12),
+    shuffle=st.booleans(),
+    drop_last=st.booleans(),
+    seed=st.integers(0, 2**63),
+    epochs=st.lists(st.integers(0, 1000), max_size=3),
+)
+@settings(max_examples=200, deadline=None)
+def test_distributed_sampler_is_pytorchs(
+    length: int, replicas: int, shuffle: bool, drop_last: bool, seed: int, epochs: list[int]
+) -> None:
     torch_data = pytest.importorskip("torch.utils.data", reason="the oracle extra (torch) is not installed")
+    dealt = []
     for rank in range(replicas):
-        ours = DistributedSampler(range(length), replicas, rank, **options)
-        theirs = torch_data.DistributedSampler(range(length), replicas, rank, **options)
-        for epoch in (0, 2):
-            ours.set_epoch(epoch)
-            theirs.set_epoch(epoch)
-            assert (list(ours), len(ours)) == (list(theirs) if length else [], len(theirs))
+        arguments = (range(length), replicas, rank, shuffle, seed, drop_last)
+        ours, theirs = DistributedSampler(*arguments), torch_data.DistributedSampler(*arguments)
+        assert (len(ours), ours.num_samples, ours.total_size) == (len(theirs), theirs.num_samples, theirs.total_size)
+        for epoch in (None, *epochs):
+            if epoch is not None:
+                ours.set_epoch(epoch)
+                theirs.set_epoch(epoch)
+            assert list(ours) == list(theirs)
+        dealt += list(ours)
+    missing = set(range(length)) - set(dealt)  # nothing, or the tail that is dropped
+    assert len(missing) == (length % replicas if drop_last else 0)
 
 
 def test_distributed_sampler_without_pytorch() -> None:

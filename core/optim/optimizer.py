@@ -123,13 +123,26 @@ def average_square(average: Array, value: Array, kept: float, scratch: Array) ->
     average += scratch
 
 
+_hooks_of_all: defaultdict[str, list[Any]] = defaultdict(list)
+
+
+def register_optimizer_step_pre_hook(hook: Callable[..., Any]) -> RemovableHandle:
+    """Before every step of every optimizer call hook(optimizer, args, kwargs), which may return new args and kwargs."""
+    return RemovableHandle(_hooks_of_all["step_pre"], hook)
+
+
+def register_optimizer_step_post_hook(hook: Callable[..., None]) -> RemovableHandle:
+    """After every step of every optimizer call hook(optimizer, args, kwargs)."""
+    return RemovableHandle(_hooks_of_all["step_post"], hook)
+
+
 def _with_hooks(step: Callable[..., Any]) -> Callable[..., Any]:
     """A step between its hooks, whose args begin with the optimizer. It remembers the step, for the schedulers."""
 
     @functools.wraps(step)
     def method(*args: Any, **kwargs: Any) -> Any:
         self = args[0]
-        for hook in tuple(self._hooks["step_pre"]):
+        for hook in (*_hooks_of_all["step_pre"], *self._hooks["step_pre"]):
             changed = hook(self, args, kwargs)
             if changed is not None:
                 if not isinstance(changed, tuple) or len(changed) != 2:
@@ -140,7 +153,7 @@ def _with_hooks(step: Callable[..., Any]) -> Callable[..., Any]:
         result = step(*args, **kwargs)
         if self._opt_called is False:
             self._opt_called = True
-        for hook in tuple(self._hooks["step_post"]):
+        for hook in (*self._hooks["step_post"], *_hooks_of_all["step_post"]):
             hook(self, args, kwargs)
         return result
 

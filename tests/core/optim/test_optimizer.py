@@ -1,6 +1,7 @@
 """All optimizers against torch's: trajectories, state, errors, printed form; and what they share."""
 
 import copy
+import importlib
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -236,8 +237,14 @@ def test_hooks(torch: Any) -> None:
         optimizer.register_load_state_dict_pre_hook(lambda o, d: seen.append(sorted(d)))
         optimizer.register_load_state_dict_post_hook(lambda o: seen.append("last"))
         optimizer.register_load_state_dict_post_hook(lambda o: seen.append("loaded"), prepend=True)
+        everywhere = importlib.import_module(f"{m.__name__}.optim.optimizer")
+        handles = [
+            everywhere.register_optimizer_step_pre_hook(lambda o, args, kwargs: seen.append("before all")),
+            everywhere.register_optimizer_step_post_hook(lambda o, args, kwargs: seen.append("after all")),
+        ]
         seen.append(optimizer.step())
-        handle.remove()
+        for each in (handle, *handles):
+            each.remove()
         seen.append(optimizer.step())
         optimizer.load_state_dict(optimizer.state_dict())
         optimizer.register_step_pre_hook(lambda o, args, kwargs: 1)

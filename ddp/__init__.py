@@ -3,6 +3,7 @@
 if __name__ == "ddp":
     raise ImportError("this folder is the package mpigrad.ddp: import mpigrad")
 
+from .bucket import GradBucket
 from .collectives import (
     ReduceOp,
     all_gather,
@@ -48,6 +49,7 @@ from .process_group import (
     new_group,
     world,
 )
+from .reducer import NonFinite, Overlap
 from .sampler import DistributedSampler, ShardedSampler
 from .sync_batchnorm import SyncBatchNorm
 from .work import Future, Work
@@ -58,7 +60,10 @@ __all__ = [
     "DistributedDataParallel",
     "DistributedSampler",
     "Future",
+    "GradBucket",
     "GroupMember",
+    "NonFinite",
+    "Overlap",
     "P2POp",
     "ProcessGroup",
     "ReduceOp",

@@ -2,23 +2,71 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from statistics import median
 
+import numpy as np
+
+from ..core.autograd import wrap
 from ..core.flat import Run, flatten
 from ..core.tensor import Tensor
+from .comm.protocol import Communicator
 
 MIB = 2**20
+SIZES = [2**k for k in range(16, 25)]  # bytes of the buckets that `measured_size` tries: 64 KiB to 16 MiB
+REPETITIONS = 7
+ENOUGH = 0.8  # of the best bandwidth
 
 
 class Bucket(Run):
     """Parameters whose gradients are reduced together."""
 
-    __slots__ = ("name", "waiting")
+    __slots__ = ("index", "names", "waiting")
 
     def __init__(self, index: int, tensors: Sequence[Tensor], names: Sequence[str]) -> None:
         super().__init__(tensors)
-        self.name = f"reduction of gradient bucket {index} ({', '.join(names)})"
+        self.index, self.names = index, names
         self.waiting = 0  # gradients that are not final yet in the running backward pass
+
+    @property
+    def name(self) -> str:
+        """What is waited for, as an error tells it."""
+        return f"reduction of gradient bucket {self.index} ({', '.join(self.names)})"
+
+
+class GradBucket:
+    """What a communication hook is given, with PyTorch's names: a bucket whose gradients are to be averaged."""
+
+    def __init__(self, bucket: Bucket, count: int) -> None:
+        self._bucket, self._count = bucket, count
+        self._buffer = wrap(bucket.gradients)
+
+    def index(self) -> int:
+        """Its number: buckets are reduced in this order."""
+        return self._bucket.index
+
+    def is_last(self) -> bool:
+        """Whether it is the last one of the backward pass."""
+        return self._bucket.index == self._count - 1
+
+    def buffer(self) -> Tensor:
+        """The gradients as one vector, scaled so that their mean over the ranks is the mean over all samples."""
+        return self._buffer
+
+    def set_buffer(self, buffer: Tensor) -> None:
+        """Let the gradients be these; ValueError for another size."""
+        if buffer.array.size != self._bucket.gradients.size:
+            raise ValueError(f"set_buffer: expected {self._bucket.gradients.size} elements, found {buffer.array.size}")
+        self._bucket.gradients[...] = buffer.array.reshape(-1)
+
+    def gradients(self) -> list[Tensor]:
+        """The gradients one by one, as views of the buffer."""
+        return [wrap(tensor.home.gradient) for tensor in self._bucket.tensors]
+
+    def parameters(self) -> list[Tensor]:
+        """The parameters that they belong to."""
+        return list(self._bucket.tensors)
 
 
 def make_buckets(named: Sequence[tuple[str, Tensor]], first_bytes: float, other_bytes: float) -> list[Bucket]:
@@ -39,3 +87,25 @@ def make_buckets(named: Sequence[tuple[str, Tensor]], first_bytes: float, other_
             groups[-1].append(tensor)
             size += tensor.array.nbytes
     return [Bucket(i, group[::-1], [names[t] for t in reversed(group)]) for i, group in enumerate(groups)]
+
+
+def measured_size(communicator: Communicator) -> float:
+    """Bytes from which on larger buckets are hardly faster: with these the reduction starts as early as is free.
+
+    The smallest of SIZES that reaches ENOUGH of the best bandwidth, the slowest rank's, measured here. Collective.
+    """
+    if communicator.size == 1:
+        return 25 * MIB
+    memory = communicator.allocate(SIZES[-1] // 4, np.dtype(np.float32))
+    seconds = np.empty(len(SIZES))
+    for place, size in enumerate(SIZES):
+        taken = []
+        for _ in range(REPETITIONS):
+            communicator.barrier("measuring of bucket sizes")
+            started = time.perf_counter()
+            communicator.weighted_sum_start(memory[: size // 4], 1, lambda: 1, "measuring of bucket sizes").wait()
+            taken.append(time.perf_counter() - started)
+        seconds[place] = median(taken)
+    communicator.all_reduce(seconds, "max", "measuring of bucket sizes")
+    bandwidths = np.array(SIZES) / seconds
+    return float(SIZES[int(np.argmax(bandwidths >= ENOUGH * bandwidths.max()))])

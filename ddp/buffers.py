@@ -1,6 +1,7 @@
 """Buffers of a module that sees a batch in parts: what the parts make of a running statistic is combined.
 
-A part with some of the samples moves a buffer from `old` to a value of its own. All parts together move it to
+The parts are the shards of a rank (`Parts`), or the batches of the ranks (`Replicated`). A part with some of the
+samples moves a buffer from `old` to a value of its own. All parts together move it to
 old + sum(samples * (value - old)) / sum(samples), computed in float64; an integer to the nearest. What no part changes
 stays as it is, to the bit.
 """
@@ -8,7 +9,7 @@ stays as it is, to the bit.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -16,8 +17,9 @@ from ..core.autograd import wrap
 from ..core.backend import Array, array_module, to_host
 from ..core.nn.module import Module
 from ..core.tensor import Tensor
+from .comm.protocol import Communicator
 
-__all__ = ["Parts", "move", "moves"]
+__all__ = ["Parts", "Replicated", "move", "moves"]
 
 WIDE = np.dtype(np.float64)
 
@@ -45,13 +47,81 @@ def move(tensors: Sequence[Tensor], old: Sequence[Array], by: Array) -> None:
         tensor.version[0] += 1
 
 
+Slot = tuple[Module, str]
+
+
+def slots(module: Module) -> list[Slot]:
+    """Where the buffers of a module are: their owners, and their names there."""
+    return [(owner, name) for owner in module.modules() for name, b in owner._buffers.items() if b is not None]
+
+
+class Replicated:
+    """A module's buffers on several ranks: each rank moves its own, then `combine_start` makes one of all moves.
+
+    without: do nothing, and let every rank keep its own.
+    """
+
+    def __init__(self, module: Module, communicator: Communicator, without: bool = False) -> None:
+        self.slots: list[Slot] = [] if without else slots(module)
+        self.communicator = communicator
+        self.tensors: list[Tensor] = [owner._buffers[name] for owner, name in self.slots]
+        self.before: list[Array] = [tensor.array.copy() for tensor in self.tensors]
+        self.versions = [tensor.version[0] for tensor in self.tensors]
+        self._memory = communicator.allocate(sum(array.size for array in self.before), WIDE)
+
+    def __len__(self) -> int:
+        return len(self.slots)
+
+    def remember(self, places: Sequence[int] | None = None) -> None:
+        """The buffers (all, or those at these places) are as on all other ranks now."""
+        for place in range(len(self.slots)) if places is None else places:
+            owner, name = self.slots[place]
+            buffer = owner._buffers[name]
+            self.tensors[place], self.before[place] = buffer, buffer.array.copy()
+            self.versions[place] = buffer.version[0]
+
+    def state(self) -> list[bool]:
+        """For each buffer whether this rank has changed it since, then whether it still has its shape."""
+        now = [owner._buffers[name] for owner, name in self.slots]
+        changed = [
+            buffer is not tensor or buffer.version[0] != version
+            for buffer, tensor, version in zip(now, self.tensors, self.versions, strict=True)
+        ]
+        alike = [
+            buffer is not None and buffer.array.shape == before.shape
+            for buffer, before in zip(now, self.before, strict=True)
+        ]
+        return changed + alike
+
+    def combine_start(self, states: Sequence[float], weight: float, total: float) -> Callable[[], None]:
+        """Begin to combine what some rank has changed; the result waits, and finishes it.
+
+        states: the sums over the ranks of what `state` gave. Buffers whose shape differs somewhere are left alone.
+        """
+        count, size = len(self.slots), self.communicator.size
+        places = [place for place in range(count) if states[place] and states[count + place] == size]
+        if size == 1 or not places:
+            return lambda: None
+        found = [owner._buffers[name] for owner, name in map(self.slots.__getitem__, places)]
+        before = [self.before[place] for place in places]
+        elements = sum(array.size for array in before)
+        by = self._memory[:elements]
+        by[:] = moves(before, [buffer.array for buffer in found], elements)
+        work = self.communicator.weighted_sum_start(by, weight, lambda: total, "combination of buffers")
+
+        def finish() -> None:
+            work.wait()
+            move(found, before, by)
+            self.remember(places)
+
+        return finish
+
+
 class Parts:
     """A module's buffers while the parts of one batch go through it: every part finds them as they were before."""
 
     def __init__(self, module: Module) -> None:
-        self.slots = [
-            (owner, name) for owner in module.modules() for name, b in owner._buffers.items() if b is not None
-        ]
+        self.slots = slots(module)
         self.before: list[Tensor] = [owner._buffers[name] for owner, name in self.slots]
         self.after: dict[int, list[Array]] = {}  # by part, as many as slots
         self.changed: dict[Tensor, int] = {}  # by some part, and the buffer's slot

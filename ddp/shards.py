@@ -12,6 +12,7 @@ begins with n instead of 1, and the mean's own division makes exactly 1 of it.
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -51,6 +52,8 @@ class Shards:
         self.mine = self.cut.of(communicator.rank)
         self.seed = communicator.all_gather_object(default_generator.initial_seed(), "seed of the shards")[0]
         self.step = 0
+        self.unused: dict[str, int] = {}  # by name, on how many ranks the latest backward pass did not use it
+        self._latest: Callable[[], _Forward | None] = lambda: None
         self.rows: dict[int, slice] = {}  # which rows of this rank's latest batch are a shard's
         self._stream = Generator()
         self._anchor = wrap(np.zeros(()))  # so that a backward pass comes by whose inputs need no gradients
@@ -72,6 +75,7 @@ class Shards:
         edges = [self.cut.start(shard, samples) - start for shard in range(self.mine.start, self.mine.stop + 1)]
         self.rows = {shard: slice(*edges[i : i + 2]) for i, shard in enumerate(self.mine)}
         forward = _Forward(self.step, edges[-1])
+        self._latest = weakref.ref(forward)  # the graph must not live as long as this
         parts = Parts(self.module)
         for shard, rows in self.rows.items():
             if rows.start < rows.stop or (not edges[-1] and shard == self.mine.start):
@@ -83,6 +87,12 @@ class Shards:
         self._combine(parts, samples)
         self.step += self.module.training
         return forward.join(self, result, inputs)
+
+    def weigh(self, weight: float) -> None:
+        """Let the latest forward pass weigh so much, instead of its samples."""
+        forward = self._latest()
+        if forward is not None:
+            forward.weight = weight
 
     def _samples(self, inputs: Sequence[Tensor]) -> int:
         """The samples of the global batch. ValueError, on every rank, when the ranks' parts of it are no shards."""
@@ -219,6 +229,10 @@ class Shards:
         self.communicator.all_gather(mine, everyones, "exchange of weights")
         weight, *used = everyones.sum(0).tolist()
         current.used = [bool(count) for count in used]
+        size = self.communicator.size
+        self.unused = {
+            name: size - int(count) for (name, _), count in zip(self.learned, used, strict=True) if count < size
+        }
         totals = [
             sum_over_shards(self.communicator, self.cut, [arrays[place] for arrays in partial], weight or 1)
             for place in range(len(self._runs))

@@ -36,12 +36,14 @@ class CollectiveTimeout(RuntimeError):
 class Work:
     """A collective that was started. `wait` returns when it is done, raises what it raised, or gives up in time."""
 
-    __slots__ = ("communicator", "error", "finished", "name", "number", "started", "task")
+    __slots__ = ("communicator", "error", "finished", "name", "number", "seconds", "started", "task")
 
     def __init__(self, communicator: Communicator, number: int, name: str, task: Callable[[], Any]) -> None:
         self.communicator, self.number, self.name = communicator, number, name
         self.task: Callable[[], Any] | None = task
         self.started = time.monotonic()
+        self.seconds = 0.0
+        """How long the collective itself has taken, without what stood before it."""
         self.error: BaseException | None = None
         self.finished = threading.Lock()  # held until done: cheaper than an Event, and waiting on it has a deadline
         self.finished.acquire()
@@ -49,6 +51,7 @@ class Work:
     def run(self) -> None:
         """Execute the collective on the calling thread."""
         assert self.task is not None, "a work runs once"
+        began = time.perf_counter()
         try:
             if self.communicator.broken is not None:
                 raise self.communicator.broken
@@ -56,6 +59,7 @@ class Work:
         except BaseException as error:  # noqa: BLE001  (raised again in the thread that waits)
             self.error = self.communicator.broken = error
         finally:
+            self.seconds = time.perf_counter() - began
             self.task = None  # what it holds (arrays, a whole graph) must not live as long as the work
             self.finished.release()
 

@@ -99,6 +99,7 @@ class _Sum(Work):
     def advance(self) -> bool:
         """Do all that can be done now; whether this rank's array has its result."""
         comm: SharedMemoryCommunicator = self.communicator  # type: ignore[assignment]
+        began, step = time.perf_counter(), self.step
         if self.step == STARTED and (self.after is None or self.after.is_completed()):
             comm.tell(READY, self.number)
             self.step = READY
@@ -113,6 +114,8 @@ class _Sum(Work):
                     mine[cut] = self.parts[rank][cut]
             comm.tell(TAKEN, self.number)
             self.step = TAKEN
+        if self.step != step:
+            self.seconds += time.perf_counter() - began
         return self.step == TAKEN
 
     def _add_up(self, comm: SharedMemoryCommunicator) -> None:

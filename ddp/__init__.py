@@ -25,9 +25,11 @@ from .collectives import (
 from .comm import CollectiveTimeout, Communicator, SingleCommunicator
 from .data_parallel import DistributedDataParallel
 from .digest import digest
+from .hooks import TopKState, allreduce_hook, bf16_compress_hook, fp16_compress_hook, int8_hook, topk_hook
 from .messages import P2POp, batch_isend_irecv, irecv, isend, recv, send
 from .metrics import SampleMean
 from .objects import all_gather_object, broadcast_object_list, gather_object, scatter_object_list
+from .powersgd import PowerSGDState, powerSGD_hook
 from .process_group import (
     GroupMember,
     ProcessGroup,
@@ -49,7 +51,7 @@ from .process_group import (
     new_group,
     world,
 )
-from .reducer import NonFinite, Overlap
+from .reducer import NonFinite, Overlap, Traffic
 from .sampler import DistributedSampler, ShardedSampler
 from .sync_batchnorm import SyncBatchNorm
 from .work import Future, Work
@@ -65,12 +67,15 @@ __all__ = [
     "NonFinite",
     "Overlap",
     "P2POp",
+    "PowerSGDState",
     "ProcessGroup",
     "ReduceOp",
     "SampleMean",
     "ShardedSampler",
     "SingleCommunicator",
     "SyncBatchNorm",
+    "TopKState",
+    "Traffic",
     "Work",
     "all_gather",
     "all_gather_into_tensor",
@@ -79,12 +84,15 @@ __all__ = [
     "all_reduce",
     "all_to_all",
     "all_to_all_single",
+    "allreduce_hook",
     "barrier",
     "batch_isend_irecv",
+    "bf16_compress_hook",
     "broadcast",
     "broadcast_object_list",
     "destroy_process_group",
     "digest",
+    "fp16_compress_hook",
     "gather",
     "gather_object",
     "get_backend",
@@ -96,6 +104,7 @@ __all__ = [
     "get_world_size",
     "group",
     "init_process_group",
+    "int8_hook",
     "irecv",
     "is_available",
     "is_gloo_available",
@@ -105,6 +114,7 @@ __all__ = [
     "isend",
     "monitored_barrier",
     "new_group",
+    "powerSGD_hook",
     "recv",
     "reduce",
     "reduce_scatter",
@@ -113,5 +123,6 @@ __all__ = [
     "scatter",
     "scatter_object_list",
     "send",
+    "topk_hook",
     "world",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from statistics import median
 
 import numpy as np
@@ -36,11 +36,15 @@ class Bucket(Run):
 
 
 class GradBucket:
-    """What a communication hook is given, with PyTorch's names: a bucket whose gradients are to be averaged."""
+    """What a communication hook is given, with PyTorch's names: a bucket whose gradients are to be averaged.
 
-    def __init__(self, bucket: Bucket, count: int) -> None:
+    communicator: the wrapper's own. sent: to be called with the number of bytes that the hook sends to other ranks.
+    """
+
+    def __init__(self, bucket: Bucket, count: int, communicator: Communicator, sent: Callable[[float], None]) -> None:
         self._bucket, self._count = bucket, count
         self._buffer = wrap(bucket.gradients)
+        self.communicator, self.sent = communicator, sent
 
     def index(self) -> int:
         """Its number: buckets are reduced in this order."""

@@ -18,7 +18,7 @@ from .bucket import MIB, Bucket, GradBucket, make_buckets, measured_size
 from .buffers import Replicated
 from .comm.protocol import Communicator
 from .process_group import ProcessGroup, world
-from .reducer import NonFinite, Overlap, Reducer, retire_earlier
+from .reducer import NonFinite, Overlap, Reducer, Traffic, retire_earlier
 from .shards import Shards
 
 
@@ -204,6 +204,11 @@ class DistributedDataParallel(Module):
     def overlap(self) -> Overlap:
         """How much of the communication was hidden behind the computation of backward passes, so far."""
         return self._reducing("overlap").overlap
+
+    def traffic(self) -> Traffic:
+        """How many bytes of gradients this rank has sent, and how many it would have without a communication hook."""
+        reducer = self._reducing("traffic")
+        return Traffic(reducer.bytes_sent, reducer.bytes_exact)
 
     def _reducing(self, name: str) -> Reducer:
         """RuntimeError in shards mode, in which gradients are reduced another way."""

@@ -27,7 +27,7 @@ from .bucket import Bucket, GradBucket, make_buckets
 from .buffers import Replicated
 from .comm.protocol import Communicator, Work
 
-__all__ = ["NonFinite", "Overlap", "Reducer", "retire_earlier"]
+__all__ = ["NonFinite", "Overlap", "Reducer", "Traffic", "retire_earlier"]
 
 FACTS = 5  # what a rank tells of itself before each reduction, beside what it uses
 Named = Sequence[tuple[str, Tensor]]
@@ -46,6 +46,16 @@ class Overlap:
     def hidden(self) -> float:
         """The share of the communication that went on while backward computed, from 0 to 1."""
         return max(0.0, 1 - self.exposed / self.communication) if self.communication else 0.0
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Bytes of gradients that this rank has sent to others, over all synchronised backward passes so far."""
+
+    sent: float = 0.0
+    """As the communication hook counts them; without one as many as exact."""
+    exact: float = 0.0
+    """What the exact reduction sends at least: 2 (n - 1) / n of the gradients for n ranks."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +88,7 @@ class Reducer:
         self.unused: dict[str, int] = {}
         self.nonfinite: list[NonFinite] = []
         self.overlap = Overlap(0.0, 0.0)
+        self.bytes_sent, self.bytes_exact = 0.0, 0.0
         self._caps = caps
         self._pass: _Pass | None = None
         self._accumulated = _Accumulated()
@@ -255,9 +266,12 @@ class Reducer:
             if current.before is not None:
                 bucket.gradients[...] = current.before[current.next]
             current.next += 1
+            exact = 2 * bucket.gradients.nbytes * (self.comm.size - 1) / self.comm.size
+            self.bytes_exact += exact
             if self.check_finite and not current.nonfinite:
                 current.nonfinite = 1 + self._first_nonfinite(bucket)
             if self.comm_hook is None:
+                self._sent(exact)
                 total = lambda: self._samples(current)
                 current.works.append(self.comm.weighted_sum_start(bucket.gradients, current.weight, total, bucket.name))
             else:
@@ -270,8 +284,11 @@ class Reducer:
         current.works[0].wait()
         whole = self._samples(current)
         bucket.gradients *= bucket.gradients.dtype.type(current.weight * self.comm.size / whole if whole else 0)
-        given = GradBucket(bucket, len(self.buckets))
+        given = GradBucket(bucket, len(self.buckets), self.comm, self._sent)
         current.hooked.append((bucket, self.comm_hook(given)))
+
+    def _sent(self, count: float) -> None:
+        self.bytes_sent += count
 
     def _finish(self) -> None:
         """The backward pass has ended: wait for the reductions. Gradients are the global mean from here on."""

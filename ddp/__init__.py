@@ -26,6 +26,7 @@ from .comm import CollectiveTimeout, Communicator, SingleCommunicator
 from .data_parallel import DistributedDataParallel
 from .digest import digest
 from .hooks import TopKState, allreduce_hook, bf16_compress_hook, fp16_compress_hook, int8_hook, topk_hook
+from .local_sgd import LocalSGD
 from .messages import P2POp, batch_isend_irecv, irecv, isend, recv, send
 from .metrics import SampleMean
 from .objects import all_gather_object, broadcast_object_list, gather_object, scatter_object_list
@@ -64,6 +65,7 @@ __all__ = [
     "Future",
     "GradBucket",
     "GroupMember",
+    "LocalSGD",
     "NonFinite",
     "Overlap",
     "P2POp",

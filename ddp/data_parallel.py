@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Literal, Self
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal
 
 from ..core.autograd import thread
 from ..core.nn.module import Module
-from ..core.tensor import Tensor
 from .bucket import MIB, Bucket, GradBucket, make_buckets, measured_size
 from .buffers import Replicated
 from .comm.protocol import Communicator
 from .process_group import ProcessGroup, world
 from .reducer import NonFinite, Overlap, Reducer, Traffic, retire_earlier
 from .shards import Shards
+from .wrapper import Wrapper, batch_size, tensors
 
 
-class DistributedDataParallel(Module):
+class DistributedDataParallel(Wrapper):
     """Wraps a module for data-parallel training; call it as you would call the module.
 
     Parameters and buffers start as rank 0's. The names in state dicts are the module's own. The loss is a mean over the
@@ -74,14 +74,13 @@ class DistributedDataParallel(Module):
         shards: int | None = None,
         communicator: Communicator | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(module)
         if device_ids is not None and len(device_ids) > 1:
             raise ValueError(f"device_ids: one rank drives one device, found {list(device_ids)}")
         if dim != 0:
             raise ValueError(f"dim: expected 0, the first dimension is the batch, found {dim}")
         if check_finite and shards is not None:
             raise ValueError("check_finite: expected a model without shards, found shards too; look at the gradients")
-        self.module = module
         learned = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
         frozen = [(name, p) for name, p in module.named_parameters() if not p.requires_grad]
         if communicator is None:
@@ -121,31 +120,12 @@ class DistributedDataParallel(Module):
             raise RuntimeError("this module was wrapped again: use the later DistributedDataParallel")
         output = self.module(*args, **kwargs)
         if thread.recording:
-            reducer.forward(_tensors(output), _batch_size((args, kwargs)))
+            reducer.forward(tensors(output), batch_size((args, kwargs)))
         return output
 
-    def named_modules(
-        self, memo: set[Module] | None = None, prefix: str = "", remove_duplicate: bool = True
-    ) -> Iterator[tuple[str, Module]]:
-        """The wrapped module and everything below it, under its own names."""
-        return self.module.named_modules(memo, prefix, remove_duplicate)
-
-    def state_dict(self, *, destination: Any = None, prefix: str = "", keep_vars: bool = False) -> Any:
-        """The wrapped module's."""
-        return self.module.state_dict(destination=destination, prefix=prefix, keep_vars=keep_vars)
-
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """Into the wrapped module; load the same on every rank."""
-        result = self.module.load_state_dict(state_dict, strict, assign)
+    def _loaded(self) -> None:
         if self.reducer is not None:
             self.reducer.buffers.remember()
-        return result
-
-    def train(self, mode: bool = True) -> Self:
-        """Set training mode on the wrapped module."""
-        super().train(mode)
-        self.training = mode
-        return self
 
     # --- synchronisation ----------------------------------------------------------------------------------------------
 
@@ -215,24 +195,6 @@ class DistributedDataParallel(Module):
         if self.reducer is None:
             raise RuntimeError(f"{name}: expected a model without shards")
         return self.reducer
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    """All tensors in nested tuples, lists and dicts."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _tensors(item)
-    elif isinstance(value, (tuple, list)):
-        for item in value:
-            yield from _tensors(item)
-
-
-def _batch_size(inputs: Any) -> int:
-    """The first dimension of the first tensor; 1 without tensors, or for a scalar."""
-    first = next(_tensors(inputs), None)
-    return first.array.shape[0] if first is not None and first.array.ndim else 1
 
 
 def _check_same_module(comm: Communicator, module: Module, buckets: Sequence[Bucket], shards: int | None) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import time
-import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +25,7 @@ from ..core.tensor import Tensor
 from .bucket import Bucket, GradBucket, make_buckets
 from .buffers import Replicated
 from .comm.protocol import Communicator, Work
+from .steps import hear, steps_any_of
 
 __all__ = ["NonFinite", "Overlap", "Reducer", "Traffic", "retire_earlier"]
 
@@ -94,13 +94,12 @@ class Reducer:
         self._accumulated = _Accumulated()
         self._forwards: WeakKeyDictionary[Node, _Forward] = WeakKeyDictionary()  # by the node of each output
         self._latest = _Forward(1)
-        self._mine: WeakKeyDictionary[Optimizer, bool] = WeakKeyDictionary()  # those that step these parameters
         self.buckets: list[Bucket] = []
         self.lay_out()
         self.share()
         self._message = communicator.allocate(FACTS + len(learned) + 2 * len(buffers), np.dtype(np.float64))
         self._flags = communicator.allocate(communicator.size if check_finite else 0, np.dtype(np.float64))
-        self._handles: list[RemovableHandle] = [_watch_steps(self)]
+        self._handles: list[RemovableHandle] = [hear(register_optimizer_step_pre_hook, self.before_step)]
         for _, parameter in learned:
             self._handles.append(parameter.register_hook(self.reached))
             self._handles.append(parameter.register_post_accumulate_grad_hook(self._gradient_final))
@@ -381,10 +380,7 @@ class Reducer:
         """RuntimeError when an optimizer is about to step these parameters on gradients that only this rank has."""
         if not self._accumulated.passes or all(p._grad is None for _, p in self.learned):
             return
-        if optimizer not in self._mine:
-            mine = {parameter for _, parameter in self.learned}
-            self._mine[optimizer] = any(not mine.isdisjoint(group["params"]) for group in optimizer.param_groups)
-        if self._mine[optimizer]:
+        if steps_any_of(optimizer, {parameter for _, parameter in self.learned}):
             raise RuntimeError(
                 f"{type(optimizer).__name__}.step: expected gradients that all ranks share, found those of "
                 f"{self._accumulated.passes} backward pass(es) under no_sync(), which only rank {self.comm.rank} has; "
@@ -399,20 +395,6 @@ def retire_earlier(learned: Named) -> None:
             earlier = getattr(hook, "__self__", None)
             if isinstance(earlier, Reducer):
                 earlier.retire()
-
-
-def _watch_steps(reducer: Reducer) -> RemovableHandle:
-    """Let the reducer hear of steps, for as long as it lives."""
-    known = weakref.ref(reducer)
-
-    def hook(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        found = known()
-        if found is not None:
-            found.before_step(optimizer)
-
-    handle = register_optimizer_step_pre_hook(hook)
-    weakref.finalize(reducer, handle.remove).atexit = False
-    return handle
 
 
 class _Forward:

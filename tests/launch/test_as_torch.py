@@ -110,7 +110,10 @@ from torch.utils.data.distributed import DistributedSampler
 from torch.utils.checkpoint import checkpoint
 from torch.autograd import Function, grad
 from torch.nn.utils import clip_grad_norm_
+from torch.distributed.algorithms.ddp_comm_hooks import default_hooks, powerSGD_hook
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import fp16_compress_hook
 import mpigrad
+assert default_hooks.bf16_compress_hook and powerSGD_hook.PowerSGDState
 assert torch.Tensor is mpigrad.Tensor and F.relu is mpigrad.nn.functional.relu and torch.nn.Linear is mpigrad.nn.Linear
 model = torch.compile(torch.nn.Linear(2, 2))
 assert torch.compile(mode="default")(model) is model

@@ -186,7 +186,10 @@ def _abort_on_uncaught_exceptions(world: Communicator) -> None:
 
 
 def destroy_process_group(group: Group = None) -> None:
-    """Leave the world; init_process_group may be called again. With a group: have done with that group."""
+    """Leave the world; init_process_group may be called again. With a group: have done with that group.
+
+    A rank that leaves because of an exception (in a `finally`) does not wait for the others, which may not come.
+    """
     global _process_world
     whole, found = default_group(), member(group)
     if found is not whole:
@@ -201,7 +204,7 @@ def destroy_process_group(group: Group = None) -> None:
     else:
         _process_world = None
     try:
-        if whole.communicator.broken is None:
+        if whole.communicator.broken is None and sys.exception() is None:
             whole.communicator.barrier("destroy_process_group")
     finally:
         for part in (*whole.parts, whole):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.context import BaseContext
@@ -162,6 +164,30 @@ class DataLoader(Generic[T]):
         return length // self.batch_size if self.drop_last else -(-length // self.batch_size)
 
 
+class Limit:
+    """How many batches a pass may give. reached: whether one had to end, or ended, there."""
+
+    def __init__(self, batches: int) -> None:
+        self.batches, self.reached = batches, False
+
+
+class _Thread(threading.local):
+    limit: Limit | None = None
+
+
+_thread = _Thread()
+
+
+@contextlib.contextmanager
+def at_most(batches: int) -> Iterator[Limit]:
+    """Within the block every pass over a loader that goes on in this thread ends after so many batches."""
+    before, _thread.limit = _thread.limit, Limit(batches)
+    try:
+        yield _thread.limit
+    finally:
+        _thread.limit = before
+
+
 class Forever:
     """The sampler of a stream: its items have no indices."""
 
@@ -201,6 +227,10 @@ class _Pass(Iterator[Any]):
         return self
 
     def __next__(self) -> Any:
+        limit = _thread.limit
+        if limit is not None and self.count >= limit.batches:
+            limit.reached = True
+            raise StopIteration
         batch = next(self.batches)
         self.count += 1
         expected = self.loader._expected

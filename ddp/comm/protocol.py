@@ -41,7 +41,7 @@ class Work:
     def __init__(self, communicator: Communicator, number: int, name: str, task: Callable[[], Any]) -> None:
         self.communicator, self.number, self.name = communicator, number, name
         self.task: Callable[[], Any] | None = task
-        self.started = time.monotonic()
+        self.started = communicator.clock()
         self.seconds = 0.0
         """How long the collective itself has taken, without what stood before it."""
         self.error: BaseException | None = None
@@ -81,7 +81,7 @@ class Work:
         c = self.communicator
         who = f"rank(s) {', '.join(map(str, missing))} did not" if missing else "at least one did not"
         return (
-            f"rank {c.rank} of {c.size} waited {time.monotonic() - self.started:.1f} s for {self.name} (number "
+            f"rank {c.rank} of {c.size} waited {c.clock() - self.started:.1f} s for {self.name} (number "
             f"{self.number} on communicator '{c.name}'): expected every rank to take part, {who}. Look for a rank that "
             "failed, took another branch or ran out of batches; raise init_process_group(timeout=...) if it is slow."
         )
@@ -131,7 +131,7 @@ class Message(Work):
         """What to tell the user when the deadline has passed."""
         c = self.communicator
         return (
-            f"rank {c.rank} of {c.size} waited {time.monotonic() - self.started:.1f} s for {self.name} on communicator "
+            f"rank {c.rank} of {c.size} waited {c.clock() - self.started:.1f} s for {self.name} on communicator "
             f"'{c.name}': expected the other rank to take part, it did not. Look for a rank that failed, took another "
             "branch or uses another tag; raise init_process_group(timeout=...) if it is slow."
         )
@@ -146,6 +146,7 @@ class Communicator:
     rank: int
     size: int
     local_rank: int
+    kind_of_work: type[Work] = Work
 
     def __init__(self, rank: int, size: int, local_rank: int, *, name: str, timeout: float) -> None:
         self.rank, self.size, self.local_rank = rank, size, local_rank
@@ -202,6 +203,10 @@ class Communicator:
         """End every rank of the job at once."""
         raise NotImplementedError
 
+    def clock(self) -> float:
+        """Seconds, by which waits are measured."""
+        return time.monotonic()
+
     # --- what everybody calls -----------------------------------------------------------------------------------------
 
     def start(self, task: Callable[[], Any], name: str) -> Work:
@@ -219,7 +224,7 @@ class Communicator:
         if self._closed:
             raise RuntimeError(f"{name}: communicator '{self.name}' is closed; make another one")
         self._count += 1
-        return Work(self, self._count, name, task)
+        return self.kind_of_work(self, self._count, name, task)
 
     def all_reduce_start(self, array: Array, op: str = "sum", name: str = "all_reduce") -> Work:
         """Begin to replace array by its reduction over the ranks; leave it alone until the work is done."""

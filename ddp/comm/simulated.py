@@ -2,27 +2,87 @@
 
     losses = run(4, train)        # train() on 4 ranks; what each returned, in rank order
 
-Inside, `init_process_group()` finds the simulated world. The threads share all module-level state of the program, but
-for the default random generator: each rank draws from a copy of it as it was in the beginning.
+Inside, `init_process_group()` finds the simulated world. One rank runs at a time, until it waits for others (see
+schedule.py), so a run repeats exactly; time is virtual, so nothing really waits. A rank does its part in a collective
+when all ranks have started it and it waits itself, for whatever: no other threads are needed. The ranks share all
+module-level state of the program, but for the default random generator: each rank draws from a copy of it as it was in
+the beginning.
 """
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import threading
-from collections.abc import Callable
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ...core.backend import Array, quiet_floating_point
+from ...core.data.loader import at_most
 from ...core.generator import default_generator, drawing_from
-from .protocol import DEFAULT_TIMEOUT, OPS, Communicator
+from .faults import Corrupts, Fault, Short, strike
+from .protocol import DEFAULT_TIMEOUT, OPS, CollectiveTimeout, Communicator, Message, Work
+from .schedule import Killed, Rank, RankFailed, Schedule
+
+__all__ = ["RankFailed", "SimulatedCommunicator", "current", "run", "sleep"]
+
+POLL = 1e-4  # virtual seconds that a look at an unfinished work takes
 
 
-class RankFailed(RuntimeError):
-    """Another rank of the simulated world raised; this one stopped waiting for it."""
+class SimulatedWork(Work):
+    """A collective that was started in a simulated world."""
+
+    __slots__ = ()
+    communicator: SimulatedCommunicator
+
+    def run(self) -> None:
+        self.communicator.running = self
+        super().run()
+        self.communicator.thread.unfinished -= 1
+
+    def done(self) -> bool:
+        """Whether it is; the other ranks do not come any further by asking."""
+        return self.task is None
+
+    def is_completed(self) -> bool:
+        """Whether `wait` would return at once. If not, the other ranks go on first."""
+        if not self.done():
+            self.communicator.thread.sleep(POLL)
+        return self.done()
+
+    def wait(self, timeout: float | None = None) -> None:
+        """As Work.wait, in virtual time."""
+        comm = self.communicator
+        limit = comm.timeout if timeout is None else timeout
+        if not comm.thread.wait(limit, self.done, self.waits):
+            raise CollectiveTimeout(self.lateness(comm.missing(self.number)))
+        if self.error is not None:
+            raise self.error
+
+    def waits(self) -> str:
+        """What a rank does that waits for this."""
+        return f"waits for {self.name} (number {self.number} on communicator '{self.communicator.name}')"
+
+    def lateness(self, missing: Sequence[int] = ()) -> str:
+        schedule = self.communicator.thread.schedule
+        return f"{super().lateness(missing)} Where the ranks of the world were:{schedule.standstill}"
+
+
+class SimulatedMessage(SimulatedWork, Message):
+    """A send or a receive that was started in a simulated world."""
+
+    __slots__ = ()
+
+    def done(self) -> bool:
+        return Message.is_completed(self)
+
+    def waits(self) -> str:
+        return f"waits for {self.name} on communicator '{self.communicator.name}'"
 
 
 @dataclass(eq=False)  # two that say the same are two
@@ -38,113 +98,191 @@ class _Wish:
     source: int | None
     to: int
     tag: int
+    array: Array
     letter: _Letter | None = None
 
     def fits(self, letter: _Letter) -> bool:
         return (self.to, self.tag) == (letter.to, letter.tag) and self.source in (None, letter.source)
 
 
-class _Shared:
-    """What the ranks of one communicator have in common: a place for each rank's contribution, and a barrier."""
+class _Meeting:
+    """What the ranks bring to one exchange, and what is made of it."""
 
     def __init__(self, size: int) -> None:
-        self.size = size
-        self.places: list[Any] = [None] * size
+        self.brought: list[tuple[str, str, Any] | None] = [None] * size  # kind and name of the collective, and a value
+        self.over = False
         self.result: Any = None
-        self.barrier = threading.Barrier(size)
-        self.children: list[_Shared] = []
-        self.post = threading.Lock()
+        self.error: Exception | None = None
+
+    def missing(self) -> list[int]:
+        return [rank for rank, brought in enumerate(self.brought) if brought is None]
+
+    def conclude(self, combine: Callable[[list[Any]], Any]) -> None:
+        """All have come."""
+        kinds, names, values = zip(*(brought for brought in self.brought if brought is not None), strict=True)
+        try:
+            if len(set(kinds)) > 1:
+                found = ", ".join(f"{k} ({n}) on rank {r}" for r, (k, n) in enumerate(zip(kinds, names, strict=True)))
+                raise RuntimeError(f"expected all ranks to be in the same collective, found {found}")
+            self.result = combine(list(values))
+        except Exception as error:  # noqa: BLE001  (raised on every rank)
+            self.error = error
+        self.over = True
+
+
+class _Shared:
+    """What the ranks of one communicator have in common."""
+
+    def __init__(self, threads: list[Rank]) -> None:
+        self.threads = threads
+        self.started: list[deque[Work]] = [deque() for _ in threads]  # collectives that some rank has not started yet
+        self.counts = [0] * len(threads)  # how many each rank has started
+        self.meeting = _Meeting(len(threads))
         self.letters: list[_Letter] = []  # sent, and not yet wanted by anybody
         self.wishes: list[_Wish] = []  # receives for which nothing was sent yet
 
+    def start(self, rank: int, work: Work) -> None:
+        """A rank has started its next collective. It is due for all when the last rank has."""
+        self.started[rank].append(work)
+        self.counts[rank] += 1
+        self.threads[rank].unfinished += 1
+        if all(self.started):
+            for thread, works in zip(self.threads, self.started, strict=True):
+                thread.due.append(works.popleft())
+
+    def meet(self, rank: int, brought: tuple[str, str, Any], combine: Callable[[list[Any]], Any]) -> _Meeting:
+        """A rank comes to the next exchange; the last to come combines what all have brought."""
+        meeting = self.meeting
+        meeting.brought[rank] = brought
+        if not meeting.missing():
+            self.meeting = _Meeting(len(self.threads))
+            meeting.conclude(combine)
+        return meeting
+
     def send(self, letter: _Letter) -> None:
         """Give the letter to the first receive that fits, also of those to come."""
-        with self.post:
-            wish = next((w for w in self.wishes if w.fits(letter)), None)
-            if wish is None:
-                self.letters.append(letter)
-            else:
-                self.wishes.remove(wish)
-                wish.letter = letter
+        wish = next((w for w in self.wishes if w.fits(letter)), None)
+        if wish is None:
+            self.letters.append(letter)
+        else:
+            self.wishes.remove(wish)
+            wish.letter = letter
 
     def want(self, wish: _Wish) -> None:
         """Fulfil the wish with the first letter that fits, also of those to come."""
-        with self.post:
-            wish.letter = next((letter for letter in self.letters if wish.fits(letter)), None)
-            if wish.letter is None:
-                self.wishes.append(wish)
-            else:
-                self.letters.remove(wish.letter)
-
-    def break_all(self) -> None:
-        """Let every waiting rank go, here and in the duplicates."""
-        self.barrier.abort()
-        for child in list(self.children):
-            child.break_all()
+        wish.letter = next((letter for letter in self.letters if wish.fits(letter)), None)
+        if wish.letter is None:
+            self.wishes.append(wish)
+        else:
+            self.letters.remove(wish.letter)
 
 
 class SimulatedCommunicator(Communicator):
     """One rank of a simulated world. Sums run in rank order, so results are the same in every run."""
 
+    kind_of_work = SimulatedWork
+
     def __init__(self, shared: _Shared, rank: int, *, name: str = "world", timeout: float = DEFAULT_TIMEOUT) -> None:
-        super().__init__(rank, shared.size, rank, name=name, timeout=timeout)
-        self._shared = shared
+        super().__init__(rank, len(shared.threads), rank, name=name, timeout=timeout)
+        self._shared, self.thread = shared, shared.threads[rank]
+        self.running: Work | None = None
+        self._spoilers: list[Corrupts] = []  # of the collective that runs
 
-    def _meet(self) -> None:
-        try:
-            self._shared.barrier.wait()
-        except threading.BrokenBarrierError:
-            raise RankFailed(f"rank {self.rank} stopped: another simulated rank failed") from None
+    def clock(self) -> float:
+        return self.thread.schedule.now
 
-    def _exchange(self, value: Any, combine: Callable[[list[Any]], Any]) -> Any:
-        """Each rank puts its value down, rank 0 combines them, all take the result."""
-        shared = self._shared
-        shared.places[self.rank] = value
-        self._meet()
-        if self.rank == 0:
-            try:
-                shared.result = combine(shared.places)
-            except BaseException:
-                shared.barrier.abort()
-                raise
-        self._meet()
-        result = shared.result
-        self._meet()  # nobody puts a new value down before all have read
-        shared.places[self.rank] = None
-        if self.rank == 0:
-            shared.result = None
-        return result
+    def missing(self, number: int) -> list[int]:
+        """The ranks that have not started this collective."""
+        return [rank for rank, count in enumerate(self._shared.counts) if count < number]
+
+    def start(self, task: Callable[[], Any], name: str) -> Work:
+        self.thread.check_thread()
+        if self.thread.died:
+            raise Killed
+        spoilers = strike(self.thread, name)
+        work = self._number(self._spoiled(task, spoilers) if spoilers else task, name)
+        self._shared.start(self.rank, work)
+        return work
+
+    def _spoiled(self, task: Callable[[], Any], spoilers: list[Corrupts]) -> Callable[[], Any]:
+        def spoiled() -> None:
+            self._spoilers = spoilers
+            task()
+            if self._spoilers:
+                raise ValueError(f"{self._spoilers[0]}: expected a collective that moves numbers, found {self._name()}")
+
+        return spoiled
+
+    def _spoil(self, array: Array) -> None:
+        while self._spoilers:
+            self._spoilers.pop().spoil(array)
+
+    def _name(self) -> str:
+        return self.running.name if self.running else ""
+
+    def _exchange(self, kind: str, value: Any, combine: Callable[[list[Any]], Any]) -> Any:
+        """Each rank brings a value, and takes what is made of all ranks' values."""
+        meeting = self._shared.meet(self.rank, (kind, self._name(), value), combine)
+        what = lambda: f"is in {self._name()} on communicator '{self.name}'"
+        if not self.thread.wait(self.timeout, lambda: meeting.over, what, inside=True):
+            assert self.running is not None
+            raise CollectiveTimeout(self.running.lateness(meeting.missing()))
+        if meeting.error is not None:
+            raise meeting.error
+        return meeting.result
+
+    def _all_reduce_any(self, array: Array, op: str, factor: float = 1) -> None:
+        super()._all_reduce_any(array, op, factor)
+        self._spoil(array)
 
     def _all_reduce(self, array: Array, op: str) -> None:
-        def combine(places: list[Any]) -> Any:
-            total = _alike(places)[0].copy()
-            for other in places[1:]:
+        def combine(arrays: list[Any]) -> Any:
+            total = self._alike(arrays)[0].copy()
+            for other in arrays[1:]:
                 OPS[op](total, other, out=total)
             return total
 
-        array[...] = self._exchange(array, combine)
+        array[...] = self._exchange(f"all_reduce {op}", array, combine)
 
     def _broadcast(self, array: Array, root: int) -> None:
-        array[...] = self._exchange(array, lambda places: _alike(places)[root].copy())
+        array[...] = self._exchange(f"broadcast from {root}", array, lambda arrays: self._alike(arrays)[root].copy())
+        self._spoil(array)
 
     def _all_gather(self, array: Array, out: Array) -> None:
-        out[...] = self._exchange(array, lambda places: np.stack(_alike(places)))
+        out[...] = self._exchange("all_gather", array, lambda arrays: np.stack(self._alike(arrays)))
+        self._spoil(out)
 
     def _all_to_all(self, array: Array, out: Array) -> None:
-        out[...] = self._exchange(array, lambda places: np.stack(_alike(places)))[:, self.rank]
+        everything = self._exchange("all_to_all", array, lambda arrays: np.stack(self._alike(arrays)))
+        out[...] = everything[:, self.rank]
+        self._spoil(out)
+
+    def _alike(self, arrays: list[Any]) -> list[Any]:
+        """The ranks' arrays; ValueError unless they are of one dtype and shape."""
+        kinds = [f"{a.dtype} {list(a.shape)}" for a in arrays]
+        if len(set(kinds)) > 1:
+            raise ValueError(
+                f"{self._name()}: expected arrays of one dtype and shape, found {', '.join(kinds)} on the ranks"
+            )
+        return arrays
+
+    def _all_gather_object(self, value: Any) -> list[Any]:
+        everyones: list[Any] = self._exchange("all_gather_object", copy.deepcopy(value), list)
+        return copy.deepcopy(everyones)  # a copy of its own for every rank
+
+    def _barrier(self) -> None:
+        self._exchange("barrier", None, list)
 
     def _send(self, array: Array, to: int, tag: int) -> Callable[[], int | None]:
         self._shared.send(_Letter(self.rank, to, tag, array.copy()))
         return lambda: to
 
     def _receive(self, array: Array, source: int | None, tag: int) -> Callable[[], int | None]:
-        self._shared.want(wish := _Wish(source, self.rank, tag))
+        self._shared.want(wish := _Wish(source, self.rank, tag, array))
 
         def look() -> int | None:
             letter = wish.letter
             if letter is None:
-                if self._shared.barrier.broken:
-                    raise RankFailed(f"rank {self.rank} stopped: another simulated rank failed")
                 return None
             if (letter.array.dtype, letter.array.size) != (array.dtype, array.size):
                 raise ValueError(
@@ -156,11 +294,8 @@ class SimulatedCommunicator(Communicator):
 
         return look
 
-    def _all_gather_object(self, value: Any) -> list[Any]:
-        return copy.deepcopy(self._exchange(copy.deepcopy(value), list))  # a copy of its own for every rank
-
-    def _barrier(self) -> None:
-        self._meet()
+    def _message(self, look: Callable[[], int | None], name: str) -> SimulatedMessage:
+        return SimulatedMessage(self, name, look)
 
     def duplicate(self, name: str) -> SimulatedCommunicator:
         made = self._split(list(range(self.size)), name)
@@ -168,26 +303,16 @@ class SimulatedCommunicator(Communicator):
         return made
 
     def _split(self, ranks: list[int], name: str) -> SimulatedCommunicator | None:
-        def make(_: list[Any]) -> _Shared:
-            self._shared.children.append(_Shared(len(ranks)))
-            return self._shared.children[-1]
-
+        make = lambda _: _Shared([self._shared.threads[rank] for rank in ranks])
         made: list[_Shared] = []
-        self.start(lambda: made.append(self._exchange(None, make)), f"split '{name}'").wait()
+        self.start(lambda: made.append(self._exchange(f"split {ranks}", None, make)), f"split '{name}'").wait()
         if self.rank not in ranks:
             return None
         return SimulatedCommunicator(made[0], ranks.index(self.rank), name=name, timeout=self.timeout)
 
     def abort(self, code: int) -> None:
-        self._shared.break_all()
-
-
-def _alike(places: list[Any]) -> list[Any]:
-    """The ranks' arrays; ValueError unless they are of one dtype and shape."""
-    kinds = [f"{a.dtype} {list(a.shape)}" for a in places]
-    if len(set(kinds)) > 1:
-        raise ValueError(f"expected arrays of one dtype and shape, found {', '.join(kinds)} on the ranks")
-    return places
+        self.thread.schedule.fail(f"rank {self.thread.number} ended the job with exit status {code}")
+        raise RankFailed(self.thread.schedule.failure)
 
 
 class _Thread(threading.local):
@@ -197,33 +322,77 @@ class _Thread(threading.local):
 current = _Thread()
 
 
-def run(size: int, function: Callable[..., Any], *args: Any, timeout: float = DEFAULT_TIMEOUT) -> list[Any]:
-    """Call function(*args) on `size` ranks at once; what each returned, in rank order.
+def sleep(seconds: float) -> None:
+    """Do nothing for so long: in a simulated world, virtual seconds in which the other ranks go on."""
+    if current.communicator is None:
+        time.sleep(seconds)
+    else:
+        current.communicator.thread.sleep(seconds)
 
-    When a rank raises, the others are released, and the first exception is raised here.
+
+def run(
+    size: int,
+    function: Callable[..., Any],
+    *args: Any,
+    timeout: float = DEFAULT_TIMEOUT,
+    schedule: int | None = None,
+    faults: Sequence[Fault | Short] = (),
+) -> list[Any]:
+    """Call function(*args) on `size` ranks; what each returned, in rank order.
+
+    When a rank raises, the others stop where they wait, and the first exception is raised here, with a note that says
+    on which rank. When no rank can go on any more, each waiting one gets a CollectiveTimeout that says where all are.
+    timeout: virtual seconds that a collective may take. schedule: which rank goes on when several can: None for turns,
+    or a number for a mixed order that is the same for the same number. faults: what is to go wrong, see faults.py.
+    RuntimeError when a fault finds nothing to strike.
     """
-    shared = _Shared(size)
+    turns = Schedule(size, schedule)
+    for fault in faults:
+        if not 0 <= fault.rank < size:
+            raise ValueError(f"{fault}: expected a rank from 0 to {size - 1}")
+    shared = _Shared(turns.ranks)
     generators = [default_generator.clone_state() for _ in range(size)]
     results: list[Any] = [None] * size
-    errors: list[BaseException] = []
+    errors: list[tuple[int, BaseException]] = []
+    unused: list[str] = []
 
-    def rank_main(rank: int) -> None:
+    def rank_main(rank: Rank) -> None:
+        number, how = rank.number, "has returned"
+        mine = [fault for fault in faults if fault.rank == number]
+        rank.faults = [fault for fault in mine if isinstance(fault, Fault)]
         quiet_floating_point()
-        communicator = current.communicator = SimulatedCommunicator(shared, rank, timeout=timeout)
+        rank.begin()
+        communicator = current.communicator = SimulatedCommunicator(shared, number, timeout=timeout)
         try:
-            with drawing_from(generators[rank]):
-                results[rank] = function(*args)
+            with contextlib.ExitStack() as stack:
+                stack.enter_context(drawing_from(generators[number]))
+                short = [(f, stack.enter_context(at_most(f.batches))) for f in mine if isinstance(f, Short)]
+                results[number] = function(*args)
+            rank.finish()
+            names = ", ".join(f"{index} {name}" for index, name in enumerate(rank.names)) or "none"
+            unused.extend(f"{f}: found no such collective; rank {number} started: {names}" for f in rank.faults)
+            unused.extend(f"{f}: no pass over a DataLoader came so far" for f, limit in short if not limit.reached)
+        except Killed:
+            how = f"is dead since {rank.died}"
         except BaseException as error:  # noqa: BLE001  (raised again below)
-            errors.append(error)
-            shared.break_all()
+            how = f"failed with {type(error).__name__}: {error}"
+            errors.append((number, error))
+            turns.fail(f"rank {number} {how}")
         finally:
             communicator.close()
+            rank.leave(how)
 
-    threads = [threading.Thread(target=rank_main, args=(r,), name=f"rank {r}", daemon=True) for r in range(size)]
+    threads = [threading.Thread(target=rank_main, args=(r,), name=f"rank {r.number}", daemon=True) for r in turns.ranks]
     for thread in threads:
         thread.start()
+    turns.hand_on(None)
+    turns.wait_for_all(timeout)
     for thread in threads:
         thread.join()
     if errors:
-        raise next((e for e in errors if not isinstance(e, RankFailed)), errors[0])
+        number, error = next(((n, e) for n, e in errors if not isinstance(e, RankFailed)), errors[0])
+        error.add_note(f"(on rank {number} of a simulated world of {size})")
+        raise error
+    if unused:
+        raise RuntimeError("\n".join(unused))
     return results

@@ -2,7 +2,6 @@
 
 import functools
 import operator
-import threading
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -11,6 +10,7 @@ import pytest
 
 import mpigrad
 from mpigrad import distributed as dist
+from mpigrad.ddp.comm import simulated
 
 
 def counted(start: int, rows: int = 2, dtype: Any = None) -> Any:
@@ -233,18 +233,17 @@ def test_barriers(world: Any) -> None:
 
 
 def test_a_barrier_has_a_deadline(world: Any) -> None:
-    """Where the ranks share a process, so that the late one comes just after it."""
-    seen = threading.Event()
+    """Where time is virtual, so that the late one comes just after it."""
 
     def main() -> None:
         size = dist.get_world_size()
         if dist.get_rank() == size - 1:
-            seen.wait(30)
+            simulated.sleep(1)
             dist.monitored_barrier()
         elif dist.get_rank() == 0:
-            with pytest.raises(dist.CollectiveTimeout, match=r"waited .* s for monitored_barrier"):
-                dist.monitored_barrier(timeout=timedelta(seconds=0.05))
-            seen.set()
+            late = rf"(?s)waited 0\.5 s for monitored_barrier .* rank {size - 1} sleeps until 1 s, at test_col.*\.py"
+            with pytest.raises(dist.CollectiveTimeout, match=late):
+                dist.monitored_barrier(timeout=timedelta(seconds=0.5))
         else:
             dist.monitored_barrier()
 

@@ -458,10 +458,8 @@ def test_deadline(on_ranks: OnRanks, way: str) -> None:
             comm.barrier()
         work = begin(late, way, array, "sum of ones")
         if comm.rank < comm.size - 1:
-            started = time.monotonic()
             with pytest.raises(ddp.CollectiveTimeout) as caught:
                 work.wait(0.2)
-            assert 0.2 <= time.monotonic() - started < 5
             message = str(caught.value)
             comm.barrier()
         work.wait()
@@ -471,7 +469,8 @@ def test_deadline(on_ranks: OnRanks, way: str) -> None:
     *messages, last = on_ranks(main)
     assert last == ""
     for rank, message in enumerate(messages):
-        assert f"rank {rank} of {len(messages) + 1} waited" in message
+        waited = re.match(rf"rank {rank} of {len(messages) + 1} waited (\d\.\d) s for", message)
+        assert waited and 0.2 <= float(waited[1]) < 5
         assert (
             "sum of ones" in message and re.search(r"number \d+ on", message) and "communicator 'late ones'" in message
         )

@@ -1,14 +1,12 @@
 """Faults that a simulated world can be told to have: `simulated.run(4, train, faults=[Dead(rank=2, at="bucket 1")])`.
 
-A fault strikes one rank, once, when it starts the collective `at`: a part of the collective's name, as "all_reduce"
-(the first one that has it counts), or its index among all that the rank starts, on any communicator, from 0. A fault
-that finds no such collective is an error of `run`, which lists what the rank has started: so a test cannot pass because
-nothing happened.
+A fault strikes one rank, once, when it is about to start a collective. A fault that finds no such collective is an
+error of `run`, which lists what the rank has started: so no test can pass because nothing happened.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -25,7 +23,15 @@ class Fault:
     rank: int
     """The rank that is struck."""
     at: int | str
-    """At which collective."""
+    """Before which collective: a part of its name, or its index among all that the rank starts, from 0."""
+    skip: int = field(default=0, kw_only=True)
+    """How many collectives of that name to let pass."""
+
+    def meets(self, rank: Rank, name: str) -> bool:
+        """Whether the collective that the rank is about to start is the one."""
+        if isinstance(self.at, int):
+            return self.at == len(rank.names)
+        return self.at in name and sum(self.at in earlier for earlier in rank.names) == self.skip
 
     def strike(self, rank: Rank, name: str) -> None:
         """Called as the rank is about to start the collective."""
@@ -43,9 +49,10 @@ class Late(Fault):
 
 @dataclass(frozen=True)
 class Dead(Fault):
-    """The rank ends without a word, as after `kill -9`; its result is None."""
+    """The rank ends without a word, as after `kill -9`, when all is done that it had started. Its result is None."""
 
     def strike(self, rank: Rank, name: str) -> None:
+        rank.finish(f"dies before {name}")
         rank.died = name
         raise Killed
 
@@ -99,9 +106,8 @@ class Short:
 
 def strike(rank: Rank, name: str) -> list[Corrupts]:
     """Let those faults strike that wait for this collective of the rank; returns those that wait for its result."""
-    index = len(rank.names)
+    now = [fault for fault in rank.faults if fault.meets(rank, name)]
     rank.names.append(name)
-    now = [f for f in rank.faults if f.at == index or (isinstance(f.at, str) and f.at in name)]
     for fault in now:
         rank.faults.remove(fault)
     for fault in now:

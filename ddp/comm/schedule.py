@@ -103,9 +103,9 @@ class Rank:
         self.waiting = False
         self._turn.release()
 
-    def finish(self) -> None:
-        """The rank's program is over: still do its part in what it has started, as far as the others ever come."""
-        self.wait(float("inf"), lambda: not self.unfinished or bool(self.schedule.failure), lambda: "has returned")
+    def finish(self, what: str = "has returned") -> None:
+        """Do this rank's part in what it has started, as far as the others ever come, before its program ends."""
+        self.wait(float("inf"), lambda: not self.unfinished or bool(self.schedule.failure), lambda: what)
 
     def leave(self, how: str) -> None:
         """The last act of the rank's thread."""

@@ -373,9 +373,9 @@ def run(
             unused.extend(f"{f}: found no such collective; rank {number} started: {names}" for f in rank.faults)
             unused.extend(f"{f}: no pass over a DataLoader came so far" for f, limit in short if not limit.reached)
         except Killed:
-            how = f"is dead since {rank.died}"
+            how = f"died before {rank.died}"
         except BaseException as error:  # noqa: BLE001  (raised again below)
-            how = f"failed with {type(error).__name__}: {error}"
+            how = f"failed with {type(error).__name__}: {str(error).partition(chr(10))[0]}"
             errors.append((number, error))
             turns.fail(f"rank {number} {how}")
         finally:

@@ -6,14 +6,17 @@ error of `run`, which lists what the rank has started: so no test can pass becau
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from ...core.data.loader import at_most
 from ...core.dtypes import FLOATING
 from .schedule import Killed, Rank
 
-__all__ = ["Corrupts", "Dead", "Fault", "Late", "Raises", "Short", "strike"]
+__all__ = ["Corrupts", "Dead", "Fault", "Late", "Raises", "Short", "scripted", "strike"]
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,21 @@ class Short:
 
     rank: int
     batches: int
+
+
+@contextlib.contextmanager
+def scripted(rank: Rank, faults: Sequence[Fault | Short]) -> Iterator[None]:
+    """Within the block the rank has those of the faults that are its. RuntimeError if one finds nothing to strike."""
+    mine = [fault for fault in faults if fault.rank == rank.number]
+    rank.faults = [fault for fault in mine if isinstance(fault, Fault)]
+    with contextlib.ExitStack() as stack:
+        short = [(fault, stack.enter_context(at_most(fault.batches))) for fault in mine if isinstance(fault, Short)]
+        yield
+    started = ", ".join(f"{index} {name}" for index, name in enumerate(rank.names)) or "none"
+    idle = [f"{fault}: found no such collective; rank {rank.number} started: {started}" for fault in rank.faults]
+    idle += [f"{fault}: no pass over a DataLoader came so far" for fault, limit in short if not limit.reached]
+    if idle:
+        raise RuntimeError("\n".join(idle))
 
 
 def strike(rank: Rank, name: str) -> list[Corrupts]:

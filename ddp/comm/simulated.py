@@ -11,21 +11,18 @@ the beginning.
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ...core.backend import Array, quiet_floating_point
-from ...core.data.loader import at_most
 from ...core.generator import default_generator, drawing_from
-from .faults import Corrupts, Fault, Short, strike
+from .faults import Corrupts, Fault, Short, scripted, strike
+from .meeting import Letter, Shared, Wish
 from .protocol import DEFAULT_TIMEOUT, OPS, CollectiveTimeout, Communicator, Message, Work
 from .schedule import Killed, Rank, RankFailed, Schedule
 
@@ -85,104 +82,12 @@ class SimulatedMessage(SimulatedWork, Message):
         return f"waits for {self.name} on communicator '{self.communicator.name}'"
 
 
-@dataclass(eq=False)  # two that say the same are two
-class _Letter:
-    source: int
-    to: int
-    tag: int
-    array: Array
-
-
-@dataclass(eq=False)
-class _Wish:
-    source: int | None
-    to: int
-    tag: int
-    array: Array
-    letter: _Letter | None = None
-
-    def fits(self, letter: _Letter) -> bool:
-        return (self.to, self.tag) == (letter.to, letter.tag) and self.source in (None, letter.source)
-
-
-class _Meeting:
-    """What the ranks bring to one exchange, and what is made of it."""
-
-    def __init__(self, size: int) -> None:
-        self.brought: list[tuple[str, str, Any] | None] = [None] * size  # kind and name of the collective, and a value
-        self.over = False
-        self.result: Any = None
-        self.error: Exception | None = None
-
-    def missing(self) -> list[int]:
-        return [rank for rank, brought in enumerate(self.brought) if brought is None]
-
-    def conclude(self, combine: Callable[[list[Any]], Any]) -> None:
-        """All have come."""
-        kinds, names, values = zip(*(brought for brought in self.brought if brought is not None), strict=True)
-        try:
-            if len(set(kinds)) > 1:
-                found = ", ".join(f"{k} ({n}) on rank {r}" for r, (k, n) in enumerate(zip(kinds, names, strict=True)))
-                raise RuntimeError(f"expected all ranks to be in the same collective, found {found}")
-            self.result = combine(list(values))
-        except Exception as error:  # noqa: BLE001  (raised on every rank)
-            self.error = error
-        self.over = True
-
-
-class _Shared:
-    """What the ranks of one communicator have in common."""
-
-    def __init__(self, threads: list[Rank]) -> None:
-        self.threads = threads
-        self.started: list[deque[Work]] = [deque() for _ in threads]  # collectives that some rank has not started yet
-        self.counts = [0] * len(threads)  # how many each rank has started
-        self.meeting = _Meeting(len(threads))
-        self.letters: list[_Letter] = []  # sent, and not yet wanted by anybody
-        self.wishes: list[_Wish] = []  # receives for which nothing was sent yet
-
-    def start(self, rank: int, work: Work) -> None:
-        """A rank has started its next collective. It is due for all when the last rank has."""
-        self.started[rank].append(work)
-        self.counts[rank] += 1
-        self.threads[rank].unfinished += 1
-        if all(self.started):
-            for thread, works in zip(self.threads, self.started, strict=True):
-                thread.due.append(works.popleft())
-
-    def meet(self, rank: int, brought: tuple[str, str, Any], combine: Callable[[list[Any]], Any]) -> _Meeting:
-        """A rank comes to the next exchange; the last to come combines what all have brought."""
-        meeting = self.meeting
-        meeting.brought[rank] = brought
-        if not meeting.missing():
-            self.meeting = _Meeting(len(self.threads))
-            meeting.conclude(combine)
-        return meeting
-
-    def send(self, letter: _Letter) -> None:
-        """Give the letter to the first receive that fits, also of those to come."""
-        wish = next((w for w in self.wishes if w.fits(letter)), None)
-        if wish is None:
-            self.letters.append(letter)
-        else:
-            self.wishes.remove(wish)
-            wish.letter = letter
-
-    def want(self, wish: _Wish) -> None:
-        """Fulfil the wish with the first letter that fits, also of those to come."""
-        wish.letter = next((letter for letter in self.letters if wish.fits(letter)), None)
-        if wish.letter is None:
-            self.wishes.append(wish)
-        else:
-            self.letters.remove(wish.letter)
-
-
 class SimulatedCommunicator(Communicator):
     """One rank of a simulated world. Sums run in rank order, so results are the same in every run."""
 
     kind_of_work = SimulatedWork
 
-    def __init__(self, shared: _Shared, rank: int, *, name: str = "world", timeout: float = DEFAULT_TIMEOUT) -> None:
+    def __init__(self, shared: Shared, rank: int, *, name: str = "world", timeout: float = DEFAULT_TIMEOUT) -> None:
         super().__init__(rank, len(shared.threads), rank, name=name, timeout=timeout)
         self._shared, self.thread = shared, shared.threads[rank]
         self.running: Work | None = None
@@ -274,11 +179,11 @@ class SimulatedCommunicator(Communicator):
         self._exchange("barrier", None, list)
 
     def _send(self, array: Array, to: int, tag: int) -> Callable[[], int | None]:
-        self._shared.send(_Letter(self.rank, to, tag, array.copy()))
+        self._shared.send(Letter(self.rank, to, tag, array.copy()))
         return lambda: to
 
     def _receive(self, array: Array, source: int | None, tag: int) -> Callable[[], int | None]:
-        self._shared.want(wish := _Wish(source, self.rank, tag, array))
+        self._shared.want(wish := Wish(source, self.rank, tag))
 
         def look() -> int | None:
             letter = wish.letter
@@ -303,8 +208,8 @@ class SimulatedCommunicator(Communicator):
         return made
 
     def _split(self, ranks: list[int], name: str) -> SimulatedCommunicator | None:
-        make = lambda _: _Shared([self._shared.threads[rank] for rank in ranks])
-        made: list[_Shared] = []
+        make = lambda _: Shared([self._shared.threads[rank] for rank in ranks])
+        made: list[Shared] = []
         self.start(lambda: made.append(self._exchange(f"split {ranks}", None, make)), f"split '{name}'").wait()
         if self.rank not in ranks:
             return None
@@ -350,28 +255,20 @@ def run(
     for fault in faults:
         if not 0 <= fault.rank < size:
             raise ValueError(f"{fault}: expected a rank from 0 to {size - 1}")
-    shared = _Shared(turns.ranks)
+    shared = Shared(turns.ranks)
     generators = [default_generator.clone_state() for _ in range(size)]
     results: list[Any] = [None] * size
     errors: list[tuple[int, BaseException]] = []
-    unused: list[str] = []
 
     def rank_main(rank: Rank) -> None:
-        number, how = rank.number, "has returned"
-        mine = [fault for fault in faults if fault.rank == number]
-        rank.faults = [fault for fault in mine if isinstance(fault, Fault)]
         quiet_floating_point()
         rank.begin()
+        number, how = rank.number, "has returned"
         communicator = current.communicator = SimulatedCommunicator(shared, number, timeout=timeout)
         try:
-            with contextlib.ExitStack() as stack:
-                stack.enter_context(drawing_from(generators[number]))
-                short = [(f, stack.enter_context(at_most(f.batches))) for f in mine if isinstance(f, Short)]
+            with drawing_from(generators[number]), scripted(rank, faults):
                 results[number] = function(*args)
-            rank.finish()
-            names = ", ".join(f"{index} {name}" for index, name in enumerate(rank.names)) or "none"
-            unused.extend(f"{f}: found no such collective; rank {number} started: {names}" for f in rank.faults)
-            unused.extend(f"{f}: no pass over a DataLoader came so far" for f, limit in short if not limit.reached)
+                rank.finish()
         except Killed:
             how = f"died before {rank.died}"
         except BaseException as error:  # noqa: BLE001  (raised again below)
@@ -393,6 +290,4 @@ def run(
         number, error = next(((n, e) for n, e in errors if not isinstance(e, RankFailed)), errors[0])
         error.add_note(f"(on rank {number} of a simulated world of {size})")
         raise error
-    if unused:
-        raise RuntimeError("\n".join(unused))
     return results

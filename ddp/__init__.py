@@ -3,6 +3,7 @@
 if __name__ == "ddp":
     raise ImportError("this folder is the package mpigrad.ddp: import mpigrad")
 
+from .agreement import agree
 from .bucket import GradBucket
 from .collectives import (
     ReduceOp,
@@ -22,7 +23,7 @@ from .collectives import (
     reduce_scatter_tensor,
     scatter,
 )
-from .comm import CollectiveTimeout, Communicator, SingleCommunicator
+from .comm import CollectiveTimeout, Communicator, RanksDiffer, SingleCommunicator
 from .data_parallel import DistributedDataParallel
 from .digest import digest
 from .hooks import TopKState, allreduce_hook, bf16_compress_hook, fp16_compress_hook, int8_hook, topk_hook
@@ -71,6 +72,7 @@ __all__ = [
     "P2POp",
     "PowerSGDState",
     "ProcessGroup",
+    "RanksDiffer",
     "ReduceOp",
     "SampleMean",
     "ShardedSampler",
@@ -79,6 +81,7 @@ __all__ = [
     "TopKState",
     "Traffic",
     "Work",
+    "agree",
     "all_gather",
     "all_gather_into_tensor",
     "all_gather_object",

@@ -13,9 +13,11 @@ from typing import Any, Literal
 
 from ..core.autograd import thread
 from ..core.nn.module import Module
+from .agreement import compare
 from .bucket import MIB, Bucket, GradBucket, make_buckets, measured_size
 from .buffers import Replicated
 from .comm.protocol import Communicator
+from .facts import facts_of
 from .process_group import ProcessGroup, world
 from .reducer import NonFinite, Overlap, Reducer, Traffic, retire_earlier
 from .shards import Shards
@@ -91,7 +93,9 @@ class DistributedDataParallel(Wrapper):
         else:
             caps = (first_bucket_mb * MIB, (25 if bucket_cap_mb is None else bucket_cap_mb) * MIB)
         buckets = make_buckets(learned, *caps)
-        _check_same_module(comm, module, buckets, shards)
+        _check_same_module(
+            comm, module, buckets, shards=shards, check_finite=check_finite, broadcast_buffers=broadcast_buffers
+        )
         if not learned:
             raise RuntimeError(
                 "DistributedDataParallel is not needed when a module doesn't have any parameters that require a "
@@ -197,20 +201,12 @@ class DistributedDataParallel(Wrapper):
         return self.reducer
 
 
-def _check_same_module(comm: Communicator, module: Module, buckets: Sequence[Bucket], shards: int | None) -> None:
-    """RuntimeError on every rank, naming the first difference, unless all wrap the same parameters and buffers."""
-    mine: list[Any] = [
-        (name, list(t.shape), t.dtype.name, t.requires_grad)
-        for name, t in (*module.named_parameters(), *module.named_buffers())
-    ]
-    mine += [bucket.name for bucket in buckets]
-    mine.append(f"shards={shards}")
-    everyone = comm.all_gather_object(mine, "comparison of the ranks' modules")
-    for rank, theirs in enumerate(everyone):
-        if theirs != everyone[0]:
-            pairs = [(a, b) for a, b in zip(everyone[0], theirs, strict=False) if a != b]
-            expected, found = pairs[0] if pairs else (f"{len(everyone[0])} tensors", f"{len(theirs)} tensors")
-            raise RuntimeError(
-                f"DistributedDataParallel: expected the same module on every rank, found a difference between rank 0 "
-                f"{expected} and rank {rank} {found}; build the model from the same arguments everywhere"
-            )
+def _check_same_module(comm: Communicator, module: Module, buckets: Sequence[Bucket], **options: Any) -> None:
+    """RanksDiffer unless all ranks wrap the same parameters and buffers, laid out and treated alike."""
+    facts = facts_of("module", module)
+    for bucket in buckets:
+        facts |= facts_of(f"gradient bucket {bucket.index}", ", ".join(bucket.names))
+    for name, value in options.items():
+        facts |= facts_of(name, value)
+    expected = "DistributedDataParallel: expected the same module on every rank"
+    compare(comm, facts, expected, "build the model from the same arguments everywhere")

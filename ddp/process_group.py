@@ -17,10 +17,11 @@ from types import TracebackType
 from typing import Any
 
 from .comm import simulated
-from .comm.protocol import DEFAULT_TIMEOUT, Communicator
+from .comm.protocol import DEFAULT_TIMEOUT, Communicator, RanksDiffer
 from .comm.single import SingleCommunicator
 
 GRACE = 0.5  # seconds between a rank's last words and the end of the job: the launcher has to pass them on
+DEFERENCE = 3.0  # seconds that the others leave to rank 0 when it can speak for all
 
 
 class ProcessGroup:
@@ -174,8 +175,10 @@ def _abort_on_uncaught_exceptions(world: Communicator) -> None:
         return
 
     def hook(kind: type[BaseException], value: BaseException, trace: TracebackType | None) -> Any:
+        if isinstance(value, RanksDiffer) and world.rank:  # rank 0 says the same, and then ends this rank
+            time.sleep(DEFERENCE)
         previous(kind, value, trace)
-        lines = "".join(traceback.format_exception_only(kind, value)).strip()
+        lines = traceback.format_exception_only(kind, value)[0].split("\n")[0]
         print(f"rank {world.rank} of {world.size} failed and ends the job: {lines}", file=sys.stderr, flush=True)
         sys.stdout.flush()
         time.sleep(GRACE)

@@ -1,6 +1,6 @@
 """Transports: how the ranks of a job reach each other."""
 
-from .protocol import CollectiveTimeout, Communicator, Work
+from .protocol import CollectiveTimeout, Communicator, RanksDiffer, Work
 from .single import SingleCommunicator
 
-__all__ = ["CollectiveTimeout", "Communicator", "SingleCommunicator", "Work"]
+__all__ = ["CollectiveTimeout", "Communicator", "RanksDiffer", "SingleCommunicator", "Work"]

@@ -33,6 +33,10 @@ class CollectiveTimeout(RuntimeError):
     """A collective was not finished by its deadline: some rank has not started it."""
 
 
+class RanksDiffer(RuntimeError):
+    """What must be equal on all ranks is not. Raised on every rank, with one text that tells of all of them."""
+
+
 class Work:
     """A collective that was started. `wait` returns when it is done, raises what it raised, or gives up in time."""
 

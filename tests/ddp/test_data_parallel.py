@@ -647,26 +647,33 @@ def test_nothing_to_learn(world: Any) -> None:
     world(main)
 
 
-def different(rank: int) -> Iterator[tuple[nn.Module, dict[str, float], str]]:
-    """By what rank 1's module differs, its options, and the two sides of the difference."""
-    last = rank == 1
-    yield nn.Linear(3, 2 + last), {}, r"rank 0 \('weight', \[2, 3\], 'float32', True\) and rank 1 \('weight', \[3, 3\]"
-    yield nn.Linear(3, 2, dtype=mpigrad.float64 if last else None), {}, "'float32', True.* rank 1 .*'float64', True"
-    yield nn.Linear(3, 2, bias=not last), {}, r"rank 0 \('bias', \[2\].* and rank 1 reduction of gradient bucket"
-    yield nn.Sequential(*[nn.Linear(2, 2)] * 1, *[nn.ReLU()] * last, nn.Linear(2, 2)), {}, r"'1.weight'.*'2.weight'"
-    yield nn.Linear(2, 2).requires_grad_(not last), {}, "'float32', True.* rank 1 .*'float32', False"
-    yield nn.Linear(2, 2), TINY if last else {}, r"bucket 0 \(weight, bias\) and rank 1 .*bucket 0 \(bias\)"
+def different(rank: int, others: str) -> Iterator[tuple[nn.Module, dict[str, Any], str]]:
+    """By what rank 1's module differs, its options, and what is told of it."""
+    last, double = rank == 1, mpigrad.float64 if rank == 1 else None
+    weight = f"module.weight   {others}: trained float32 [2, 3] / rank 1: "
+    yield nn.Linear(3, 2 + last), {}, weight + "trained float32 [3, 3]"
+    yield nn.Linear(3, 2, dtype=double), {}, weight + "trained float64 [2, 3]"
+    yield nn.Linear(3, 2).requires_grad_(not last), {}, weight + "frozen float32 [2, 3]"
+    bias = f"module.bias   {others}: trained float32 [2] / rank 1: nothing"
+    yield nn.Linear(3, 2, bias=not last), {}, bias
+    later = f"module.1.weight   {others}: trained float32 [2, 2] / rank 1: nothing"
+    yield nn.Sequential(nn.Linear(2, 2), *[nn.ReLU()] * last, nn.Linear(2, 2)), {}, later
+    buckets = f"gradient bucket 0   {others}: 'weight, bias' / rank 1: 'bias'"
+    yield nn.Linear(2, 2), TINY if last else {}, buckets
+    yield nn.Linear(2, 2), {"check_finite": last}, f"check_finite   {others}: False / rank 1: True"
 
 
-@pytest.mark.parametrize("number", range(6))
+@pytest.mark.parametrize("number", range(7))
 def test_different_modules(world: Any, number: int) -> None:
     if world.size == 1:
         pytest.skip("one rank differs from nobody")
 
     def main() -> None:
-        module, options, message = list(different(ddp.get_rank()))[number]
-        with pytest.raises(RuntimeError, match="DistributedDataParallel: expected the same module.*" + message):
+        others = {2: "rank 0", 3: "ranks 0, 2", 4: "ranks 0, 2, 3"}[world.size]
+        module, options, line = list(different(ddp.get_rank(), others))[number]
+        with pytest.raises(ddp.RanksDiffer, match="DistributedDataParallel: expected the same module") as caught:
             DistributedDataParallel(module, **options)
+        assert f"\n  {line}\n" in str(caught.value)
 
     world(main)
 

@@ -42,8 +42,8 @@ def agree(**subjects: Any) -> None:
 
 def compare(communicator: Communicator, facts: Facts, expected: str, remedy: str) -> None:
     """RanksDiffer, which begins with `expected` and ends with `remedy`, unless all ranks have these facts."""
-    text = "".join(f"{name}\0{fact}\0" for name, fact in facts.items())
-    digests = gather_digests(communicator, hashlib.blake2b(text.encode(), digest_size=16).digest(), "agreement")
+    content = "".join(f"{name}\0{fact}\0" for name, fact in facts.items()).encode()
+    digests = gather_digests(communicator, hashlib.blake2b(content, digest_size=16).digest(), "agreement of the ranks")
     if len(set(digests)) == 1:
         return
     first = digests.index(digests[communicator.rank])  # of those that agree one speaks for all
@@ -58,7 +58,8 @@ def compare(communicator: Communicator, facts: Facts, expected: str, remedy: str
     shown = [f"  {name}   {by_rank(values)}" for name, values in list(differing.items())[:MOST]]
     more = len(differing) - MOST
     rest = [f"  and {more} more"] if more > 0 else []
-    raise RanksDiffer("\n".join([f"{expected}, found differences:", *shown, *rest, remedy]))
+    text = "\n".join([f"{expected}, found differences:", *shown, *rest, remedy])
+    raise RanksDiffer(text)
 
 
 def by_rank(values: Sequence[str]) -> str:

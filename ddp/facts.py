@@ -103,7 +103,7 @@ def _of_dataset(name: str, data: Any) -> Iterator[tuple[str, str]]:
     yield f"{name}.length", str(count)
     with _fixed_random_numbers():
         parts = [part for place in places for part in _parts(data[place])]
-    yield f"{name}.fingerprint of samples {', '.join(map(str, places))}", _digest(parts)
+    yield f"{name}.fingerprint", f"{_digest(parts)} of items {', '.join(map(str, places))}"
 
 
 @contextlib.contextmanager

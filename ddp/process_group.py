@@ -175,11 +175,13 @@ def _abort_on_uncaught_exceptions(world: Communicator) -> None:
         return
 
     def hook(kind: type[BaseException], value: BaseException, trace: TracebackType | None) -> Any:
-        if isinstance(value, RanksDiffer) and world.rank:  # rank 0 says the same, and then ends this rank
-            time.sleep(DEFERENCE)
+        ending = f"rank {world.rank} of {world.size} failed and ends the job: "
+        ending += "".join(traceback.format_exception_only(kind, value)).strip()
+        if isinstance(value, RanksDiffer):  # on all ranks: rank 0 tells it, and then ends the others
+            ending = f"all {world.size} ranks failed for this reason, and the job ends"
+            time.sleep(DEFERENCE * (world.rank > 0))
         previous(kind, value, trace)
-        lines = traceback.format_exception_only(kind, value)[0].split("\n")[0]
-        print(f"rank {world.rank} of {world.size} failed and ends the job: {lines}", file=sys.stderr, flush=True)
+        print(ending, file=sys.stderr, flush=True)
         sys.stdout.flush()
         time.sleep(GRACE)
         world.abort(1)

@@ -142,16 +142,29 @@ def run(config: Config, train_data: TensorDataset, test_data: TensorDataset) -> 
     """Train, report, and leave the results in the output folder."""
     first = dist.get_rank() == 0  # every rank computes, the first one speaks and writes
     ranks = dist.get_world_size()
-    model = dist.DistributedDataParallel(build(config, features=train_data.tensors[0].shape[1]), shards=config.shards)
+    network = build(config, features=train_data.tensors[0].shape[1])
+    optimizer = mpigrad.optim.SGD(network.parameters(), lr=config.lr, momentum=0.9)
+    train_sampler = sampler(config, train_data, config.global_batch)
+    test_sampler = sampler(config, test_data, config.global_batch, shuffle=False)
+    settings = {key: value for key, value in dataclasses.asdict(config).items() if not isinstance(value, Path)}
+    dist.agree(  # ranks that were started differently end here, each difference named
+        config=settings,
+        model=network,
+        optimizer=optimizer,
+        train_data=train_data,
+        test_data=test_data,
+        train_sampler=train_sampler,
+        test_sampler=test_sampler,
+    )
+    model = dist.DistributedDataParallel(network, shards=config.shards)
     if config.shards is None:  # with shards, dropout and shifts draw from a stream for each step and shard
         mpigrad.manual_seed(config.seed + dist.get_rank())
-    optimizer = mpigrad.optim.SGD(model.parameters(), lr=config.lr, momentum=0.9)
-    train_batches = DataLoader(train_data, batch_sampler=sampler(config, train_data, config.global_batch))
-    test_batches = DataLoader(test_data, batch_sampler=sampler(config, test_data, config.global_batch, shuffle=False))
+    train_batches = DataLoader(train_data, batch_sampler=train_sampler)
+    test_batches = DataLoader(test_data, batch_sampler=test_sampler)
     if first:
         config.out.mkdir(parents=True, exist_ok=True)
-        settings = {k: str(v) if isinstance(v, Path) else v for k, v in dataclasses.asdict(config).items()}
-        (config.out / "config.json").write_text(json.dumps({**settings, "ranks": ranks}, indent=2) + "\n")
+        written = {**dataclasses.asdict(config), "ranks": ranks}
+        (config.out / "config.json").write_text(json.dumps(written, indent=2, default=str) + "\n")
         (config.out / "metrics.jsonl").write_text("")
         print(f"{len(train_data)} training and {len(test_data)} test samples, {ranks} rank(s), {config.model}")
 

@@ -230,7 +230,10 @@ if dist.get_rank() == 1:
     open(f"{folder}/failed", "w").write(str(time.time()))
     if kind == "missing":
         time.sleep(60)
-    raise ValueError("the data of rank 1 are damaged")
+    if kind == "raising":
+        raise ValueError("the data of rank 1 are damaged")
+if kind == "differing":
+    dist.agree(seed=dist.get_rank() % 2)
 dist.world().all_reduce(np.ones(1000), name="sum of losses")
 """
 
@@ -249,6 +252,7 @@ def runs(process: str) -> bool:
     [
         ("raising", "rank 1 of 3 failed and ends the job: ValueError: the data of rank 1 are damaged"),
         ("missing", "s for sum of losses (number"),
+        ("differing", "\n  seed   ranks 0, 2: 0 / rank 1: 1\n"),
     ],
 )
 def test_the_failure_of_one_rank_ends_the_job(tmp_path: Path, kind: str, message: str) -> None:
@@ -263,6 +267,7 @@ def test_the_failure_of_one_rank_ends_the_job(tmp_path: Path, kind: str, message
         finally:
             job.kill()
     assert job.returncode != 0 and message in text, text
+    assert kind != "differing" or text.count("RanksDiffer:") == 1, text  # one rank speaks for all
     deadline = float((tmp_path / "failed").read_text()) + 5
     assert time.time() < deadline
     for rank in range(3):

@@ -54,6 +54,7 @@ from .process_group import (
     world,
 )
 from .reducer import NonFinite, Overlap, Traffic
+from .replicas import check_replicas
 from .sampler import DistributedSampler, ShardedSampler
 from .sync_batchnorm import SyncBatchNorm
 from .work import Future, Work
@@ -95,6 +96,7 @@ __all__ = [
     "bf16_compress_hook",
     "broadcast",
     "broadcast_object_list",
+    "check_replicas",
     "destroy_process_group",
     "digest",
     "fp16_compress_hook",

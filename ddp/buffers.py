@@ -80,6 +80,10 @@ class Replicated:
             self.tensors[place], self.before[place] = buffer, buffer.array.copy()
             self.versions[place] = buffer.version[0]
 
+    def in_step(self) -> list[Tensor]:
+        """The buffers that this rank has not changed since they were as on all other ranks."""
+        return [tensor for tensor, changed in zip(self.tensors, self.state(), strict=False) if not changed]
+
     def state(self) -> list[bool]:
         """For each buffer whether this rank has changed it since, then whether it still has its shape."""
         now = [owner._buffers[name] for owner, name in self.slots]

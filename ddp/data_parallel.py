@@ -20,6 +20,7 @@ from .comm.protocol import Communicator
 from .facts import facts_of
 from .process_group import ProcessGroup, world
 from .reducer import NonFinite, Overlap, Reducer, Traffic, retire_earlier
+from .replicas import Replicas
 from .shards import Shards
 from .wrapper import Wrapper, batch_size, tensors
 
@@ -44,6 +45,10 @@ class DistributedDataParallel(Wrapper):
     Buffers that the ranks change, as batch norm does its statistics, are combined by every backward pass that reduces:
     all move by the mean over the samples of how far each rank's have moved. broadcast_buffers=False: each rank keeps
     its own. check_finite: look for infinities and NaN in the gradients before they are reduced, for `nonfinite`.
+
+    check_every: prove after so many steps of an optimizer that the ranks still have the same parameters, buffers and
+    optimizer state (0: never); see `check_replicas`. Also after an optimizer's first step, and when the wrapper or an
+    optimizer has loaded a state dict, on one rank or on all.
 
     device_ids (one device at most), output_device, find_unused_parameters, static_graph, gradient_as_bucket_view and
     init_sync are there for PyTorch's callers and change nothing: the module is computed where its parameters lie,
@@ -73,6 +78,7 @@ class DistributedDataParallel(Wrapper):
         *,
         first_bucket_mb: float = 1,
         check_finite: bool = False,
+        check_every: int = 100,
         shards: int | None = None,
         communicator: Communicator | None = None,
     ) -> None:
@@ -81,6 +87,8 @@ class DistributedDataParallel(Wrapper):
             raise ValueError(f"device_ids: one rank drives one device, found {list(device_ids)}")
         if dim != 0:
             raise ValueError(f"dim: expected 0, the first dimension is the batch, found {dim}")
+        if check_every < 0:
+            raise ValueError(f"check_every: expected a number of steps, or 0 for never, found {check_every}")
         if check_finite and shards is not None:
             raise ValueError("check_finite: expected a model without shards, found shards too; look at the gradients")
         learned = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
@@ -94,7 +102,13 @@ class DistributedDataParallel(Wrapper):
             caps = (first_bucket_mb * MIB, (25 if bucket_cap_mb is None else bucket_cap_mb) * MIB)
         buckets = make_buckets(learned, *caps)
         _check_same_module(
-            comm, module, buckets, shards=shards, check_finite=check_finite, broadcast_buffers=broadcast_buffers
+            comm,
+            module,
+            buckets,
+            shards=shards,
+            check_every=check_every,
+            check_finite=check_finite,
+            broadcast_buffers=broadcast_buffers,
         )
         if not learned:
             raise RuntimeError(
@@ -109,10 +123,14 @@ class DistributedDataParallel(Wrapper):
         self.shards: Shards | None = None
         self.reducer: Reducer | None = None
         if shards is not None:
-            self.shards = Shards(module, learned, comm, shards)
+            self.replicas = Replicas(module, comm, check_every, module.buffers)
+            self.shards = Shards(module, learned, self.replicas, comm, shards)
         else:
             buffers = Replicated(module, comm, without=not broadcast_buffers)
-            self.reducer = Reducer(learned, frozen, buffers, comm, caps, check_finite)
+            self.replicas = Replicas(module, comm, check_every, buffers.in_step)
+            self.reducer = Reducer(learned, frozen, buffers, self.replicas, comm, caps, check_finite)
+        if check_every:
+            self.replicas.check(when=" after rank 0's were broadcast")
 
     # --- the wrapped module -----------------------------------------------------------------------------------------
 
@@ -130,6 +148,7 @@ class DistributedDataParallel(Wrapper):
     def _loaded(self) -> None:
         if self.reducer is not None:
             self.reducer.buffers.remember()
+        self.replicas.has_loaded()
 
     # --- synchronisation ----------------------------------------------------------------------------------------------
 

@@ -25,11 +25,12 @@ from ..core.tensor import Tensor
 from .bucket import Bucket, GradBucket, make_buckets
 from .buffers import Replicated
 from .comm.protocol import Communicator, Work
+from .replicas import Replicas
 from .steps import hear, steps_any_of
 
 __all__ = ["NonFinite", "Overlap", "Reducer", "Traffic", "retire_earlier"]
 
-FACTS = 5  # what a rank tells of itself before each reduction, beside what it uses
+FACTS = 6  # what a rank tells of itself before each reduction, beside what it uses
 Named = Sequence[tuple[str, Tensor]]
 
 
@@ -69,7 +70,8 @@ class NonFinite:
 class Reducer:
     """Reduces the gradients of the learned parameters at the end of every backward pass that reaches them.
 
-    caps: bytes of the first bucket and of the others. buffers: to be brought in step by the same passes.
+    caps: bytes of the first bucket and of the others. buffers: to be brought in step by the same passes. replicas: told
+    by them that some rank has loaded something.
     """
 
     def __init__(
@@ -77,11 +79,13 @@ class Reducer:
         learned: Named,
         frozen: Named,
         buffers: Replicated,
+        replicas: Replicas,
         communicator: Communicator,
         caps: tuple[float, float],
         check_finite: bool,
     ) -> None:
         self.learned, self.frozen, self.buffers, self.comm = learned, frozen, buffers, communicator
+        self.replicas = replicas
         self.sync = True
         self.check_finite = check_finite
         self.comm_hook: Callable[[GradBucket], Any] | None = None
@@ -108,6 +112,7 @@ class Reducer:
     def retire(self) -> None:
         """Another wrapper takes the parameters over."""
         self.retired = True
+        self.replicas.stop()
         for handle in self._handles:
             handle.remove()
 
@@ -239,7 +244,7 @@ class Reducer:
         mine = self._accumulated
         current.weight = mine.scaled_to * mine.passes
         used = [p._grad is not None or current.running.reaches(p) for _, p in self.learned]
-        facts = [mine.samples, mine.passes, mine.passes**2, self._layout, self._layout**2]
+        facts = [mine.samples, mine.passes, mine.passes**2, self._layout, self._layout**2, self.replicas.loaded]
         current.message = self._message
         current.message[:] = [*facts, *used, *self.buffers.state()]
         current.works.append(self.comm.weighted_sum_start(current.message, 1, lambda: 1, "exchange of sample counts"))
@@ -306,6 +311,7 @@ class Reducer:
         started = time.perf_counter()
         current.works[0].wait()
         total = self._samples(current)
+        self.replicas.hear_of_loads(current.message[FACTS - 1])
         learned = len(self.learned)
         users, buffers = current.message[FACTS : FACTS + learned].tolist(), current.message[FACTS + learned :].tolist()
         combined = self.buffers.combine_start(buffers, self._accumulated.samples, total)
@@ -342,7 +348,7 @@ class Reducer:
     def _samples(self, current: _Pass) -> float:
         """The samples of all ranks, asked when the exchange is done. RuntimeError when the ranks are out of step."""
         size = self.comm.size
-        samples, passes, squared_passes, layout, squared_layout = current.message[:FACTS].tolist()
+        samples, passes, squared_passes, layout, squared_layout, _ = current.message[:FACTS].tolist()
         if squared_passes * size != passes**2:  # equal only if all ranks' numbers are (Cauchy-Schwarz)
             raise RuntimeError(
                 f"rank {self.comm.rank} accumulated {self._accumulated.passes} backward passes, the average over all "

@@ -29,6 +29,7 @@ from ..core.nn.module import Module
 from ..core.tensor import Tensor
 from .buffers import Parts
 from .comm.protocol import Communicator
+from .replicas import Replicas
 from .tree import Cut, partial_sums, sum_over_shards
 
 __all__ = ["Shards", "tensors_in"]
@@ -45,9 +46,14 @@ class Shards:
     """
 
     def __init__(
-        self, module: Module, learned: Sequence[tuple[str, Tensor]], communicator: Communicator, shards: int
+        self,
+        module: Module,
+        learned: Sequence[tuple[str, Tensor]],
+        replicas: Replicas,
+        communicator: Communicator,
+        shards: int,
     ) -> None:
-        self.module, self.learned, self.communicator = module, learned, communicator
+        self.module, self.learned, self.replicas, self.communicator = module, learned, replicas, communicator
         self.cut = Cut(shards, communicator.size)
         self.mine = self.cut.of(communicator.rank)
         self.seed = communicator.all_gather_object(default_generator.initial_seed(), "seed of the shards")[0]
@@ -224,10 +230,11 @@ class Shards:
 
     def _reduce(self, current: _Pass, partial: Sequence[Sequence[Array]]) -> None:
         """Add the shards of all ranks up, and to what other forward passes have contributed."""
-        mine = np.array([_weight(current.running), *current.used], np.float64)
+        mine = np.array([_weight(current.running), self.replicas.loaded, *current.used], np.float64)
         everyones = np.empty((self.communicator.size, mine.size))
         self.communicator.all_gather(mine, everyones, "exchange of weights")
-        weight, *used = everyones.sum(0).tolist()
+        weight, loaded, *used = everyones.sum(0).tolist()
+        self.replicas.hear_of_loads(loaded)
         current.used = [bool(count) for count in used]
         size = self.communicator.size
         self.unused = {

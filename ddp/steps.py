@@ -1,4 +1,4 @@
-"""Hearing of optimizers' steps, whichever optimizer makes them."""
+"""Hearing of what optimizers do."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from ..core.tensor import Tensor
 
 
 def hear(register: Callable[[Callable[..., Any]], RemovableHandle], method: Callable[[Optimizer], None]) -> Any:
-    """Let method(optimizer) hear of all steps, before or after them, for as long as its object lives.
+    """Let method(optimizer) hear of what happens, for as long as its object lives; the handle ends it before.
 
-    register: `register_optimizer_step_pre_hook` or `register_optimizer_step_post_hook`. Returns the handle to end it.
+    register: `register_optimizer_step_pre_hook` or `register_optimizer_step_post_hook` for the steps of all optimizers,
+    or one optimizer's method to register a hook.
     """
     known = weakref.WeakMethod(method)
 
-    def hook(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+    def hook(optimizer: Optimizer, *_: Any) -> None:
         found = known()
         if found is not None:
             found(optimizer)

@@ -58,6 +58,7 @@ from .replicas import check_replicas
 from .sampler import DistributedSampler, ShardedSampler
 from .sync_batchnorm import SyncBatchNorm
 from .work import Future, Work
+from .zero import ZeroRedundancyOptimizer
 
 __all__ = [
     "CollectiveTimeout",
@@ -82,6 +83,7 @@ __all__ = [
     "TopKState",
     "Traffic",
     "Work",
+    "ZeroRedundancyOptimizer",
     "agree",
     "all_gather",
     "all_gather_into_tensor",

@@ -94,6 +94,7 @@ def _extras(device: str | None) -> dict[str, dict[str, Any]]:
         "torch.distributed.algorithms.ddp_comm_hooks": {},
         "torch.distributed.algorithms.ddp_comm_hooks.default_hooks": public(ddp.hooks),
         "torch.distributed.algorithms.ddp_comm_hooks.powerSGD_hook": public(ddp.powersgd),
+        "torch.distributed.optim": {"ZeroRedundancyOptimizer": ddp.ZeroRedundancyOptimizer},
         "torch.multiprocessing": {"spawn": spawn, **_multiprocessing()},
         "torch.nn.parallel": {"DistributedDataParallel": ddp.DistributedDataParallel},
         "torch.utils.data": {"DistributedSampler": ddp.DistributedSampler},

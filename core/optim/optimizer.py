@@ -17,7 +17,7 @@ from ..tensor import Tensor, zero_gradients
 
 __all__ = ["Optimizer"]
 
-FEW = 1024  # elements, see add_scaled
+FEW = 1024  # elements in a flat memory, see add_scaled
 
 # Bytes that a rule works on at a time: on a CPU few enough that they stay in the cache through the rule's passes, on a
 # GPU so many that starting the kernels costs nothing beside them. Both are many enough, and the scratch memory small.
@@ -55,14 +55,15 @@ def hyper_parameters(arguments: dict[str, Any]) -> dict[str, Any]:
 class Lane(Run):
     """A run of parameters that are updated together: their elements in blocks, and what counts for all of them.
 
-    scalars: state with one number per parameter, equal in the whole lane. fresh: no update has been made yet.
+    scalars: state with one number per parameter, equal in the whole lane. fresh: no update has been made yet. few: the
+    flat memory is small, of whatever part of it this lane is: so ranks that share it out compute the same bits.
     """
 
-    __slots__ = ("blocks", "fresh", "scalars", "state")
+    __slots__ = ("blocks", "few", "fresh", "scalars", "state")
 
     def __init__(self, run: Run, state: dict[str, Array], scalars: dict[str, np.ndarray], fresh: bool) -> None:
         super().__init__(run.tensors)
-        self.scalars, self.fresh = scalars, fresh
+        self.scalars, self.fresh, self.few = scalars, fresh, self.home.values.size <= FEW
         xp, size = array_module(self.values), self.stop - self.start
         length = (CPU_BLOCK if xp is np else GPU_BLOCK) // self.values.itemsize
         spare = [xp.empty(min(size, length), self.values.dtype) for _ in range(3)]
@@ -96,13 +97,13 @@ class Lane(Run):
             yield values, gradient, scratch, *rest
 
 
-def add_scaled(p: Array, x: Array, factor: float, scratch: Array) -> None:
+def add_scaled(p: Array, x: Array, factor: float, scratch: Array, few: bool) -> None:
     """p += factor * x, in place.
 
     PyTorch computes this fused, rounding once. So do we where there are few float32 elements; for many the last bit is
     not worth the time that float64 takes.
     """
-    if p.size <= FEW and p.dtype == np.float32:
+    if few and p.dtype == np.float32:
         p[...] = x * np.float64(np.float32(factor)) + p
     else:
         p += np.multiply(x, factor, out=scratch)
@@ -360,14 +361,17 @@ class Optimizer:
             for name in set(own) - {"params", "param_names"}:
                 del own[name]
             own.update({k: _copied(v) for k, v in loaded.items() if k != "params"})
+        self._take({parameters.get(number, number): values for number, values in state_dict["state"].items()})
+        for hook in tuple(self._hooks["load_state_dict_post"]):
+            hook(self)
+
+    def _take(self, state: dict[Any, dict[str, Any]]) -> None:
+        """Let the state be a copy of this."""
         self.state, self._lanes = defaultdict(dict), {}
-        for number, values in state_dict["state"].items():
-            parameter = parameters.get(number, number)
+        for parameter, values in state.items():
             self.state[parameter] = {
                 k: _copied(v, parameter if k not in self._scalars else None) for k, v in values.items()
             }
-        for hook in tuple(self._hooks["load_state_dict_post"]):
-            hook(self)
 
     # --- hooks ------------------------------------------------------------------------------------------------------
 

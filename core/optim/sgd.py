@@ -54,7 +54,7 @@ class SGD(Optimizer):
                 v += g if new == 1.0 else np.multiply(g, new, out=s)
                 if group["nesterov"]:
                     direction = np.add(g, np.multiply(v, momentum, out=s), out=s)
-            add_scaled(p, direction, -lr, s)
+            add_scaled(p, direction, -lr, s, lane.few)
 
 
 class ASGD(Optimizer):

@@ -19,6 +19,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 import torch.nn.functional as F
 from torch import nn, optim
+from torch.distributed.optim import ZeroRedundancyOptimizer
 from torch.nn.parallel import DistributedDataParallel as DDP
 from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.data.distributed import DistributedSampler
@@ -38,7 +39,7 @@ def main(rank, world_size):
     sampler = DistributedSampler(data, num_replicas=world_size, rank=rank, shuffle=True)
     loader = DataLoader(data, batch_size=4, sampler=sampler, pin_memory=True)
     model = DDP(nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 2)).to(device))
-    optimizer = optim.SGD(model.parameters(), lr=0.2, momentum=0.9)
+    optimizer = ZeroRedundancyOptimizer(model.parameters(), optimizer_class=optim.SGD, lr=0.2, momentum=0.9)
     for epoch in range(3):
         sampler.set_epoch(epoch)
         for inputs, labels in loader:
@@ -47,9 +48,11 @@ def main(rank, world_size):
             loss = F.cross_entropy(model(inputs), labels)
             loss.backward()
             optimizer.step()
+    optimizer.consolidate_state_dict()
     total = loss.detach().clone()
     dist.all_reduce(total, op=dist.ReduceOp.SUM)
     if rank == 0:
+        print(sum(values["momentum_buffer"].numel() for values in optimizer.state_dict()["state"].values()))
         print(f"{total.item():.6f}", " ".join(f"{p.double().sum().item():.6f}" for p in model.module.parameters()))
     dist.destroy_process_group()
 

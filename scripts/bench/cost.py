@@ -93,9 +93,9 @@ class Cluster:
 
 
 class Seconds(NamedTuple):
-    """What a reduction takes."""
+    """What a reduction takes: what goes on inside the nodes, all additions included, and what between them."""
 
-    inside: float  # nodes
+    inside: float
     across: float
 
 
@@ -128,23 +128,25 @@ def shm(cluster: Cluster, ranks: int, size: float) -> Seconds:
 
 
 def mpi(cluster: Cluster, ranks: int, size: float, per_node: int) -> Seconds:
-    """The library's all-reduce, by the fastest of the three algorithms. Neighbours in rank share a node.
+    """A pass over the array that weighs it, then the library's all-reduce by the fastest of the three algorithms.
 
-    Halving and doubling do their first steps inside the nodes; in a ring each node sends to one other.
+    Neighbours in rank share a node: halving and doubling do their first steps inside it, and a ring crosses to one
+    other node from each.
     """
     if ranks == 1:
         return Seconds(0.0, 0.0)
     here, nodes = _places(ranks, per_node)
     inside, add = (lambda n: cluster.exchange(here, n)), (lambda n: cluster.add(here, n))
     shared = lambda n: cluster.wire(n * here)  # all ranks of a node send at once
-    ways = [
-        (halving(inside, add, here, size), halving(shared, add, nodes, size / here)),
-        (doubling(inside, add, here, size), doubling(shared, add, nodes, size)),
-    ]
+    ways = []
+    for way, rest in ((halving, size / here), (doubling, size)):
+        own = way(inside, add, here, size) + way(_free, add, nodes, rest)
+        ways.append((own, way(shared, _free, nodes, rest)))
     within, slowest = ring(inside, add, ranks, size), lambda n: max(inside(n), cluster.wire(n) if nodes > 1 else 0.0)
     ways.append((within, ring(slowest, add, ranks, size) - within))
     best = min(ways, key=sum)
-    return Seconds(cluster.turns(here) * cluster.overhead["mpi"] + best[0], best[1])
+    weighing = cluster.turns(here) * cluster.overhead["mpi"] + cluster.move(here, size)
+    return Seconds(weighing + best[0], best[1])
 
 
 def hierarchical(cluster: Cluster, ranks: int, size: float, per_node: int) -> Seconds:
@@ -157,12 +159,13 @@ def hierarchical(cluster: Cluster, ranks: int, size: float, per_node: int) -> Se
         inside += (3 - 1 / here) / 2 * cluster.move(here, size)
     across, left = 0.0, size / here
     if nodes > 1 and left <= cluster.short:
-        across = sum(cluster.wire(left * here * 2**step) for step in range(_log2(nodes)))
-        across += cluster.add(here, (nodes - 1) * left) + cluster.nap / 2
+        inside += cluster.add(here, (nodes - 1) * left)
+        across += sum(cluster.wire(left * here * 2**step) for step in range(_log2(nodes))) + cluster.nap / 2
     elif nodes > 1:
         while left > 0:
             part = min(left, cluster.block) / nodes
-            across += (nodes - 1) * (2 * cluster.wire(part * here) + cluster.add(here, part)) + cluster.nap
+            inside += (nodes - 1) * cluster.add(here, part)
+            across += 2 * (nodes - 1) * cluster.wire(part * here) + cluster.nap
             left -= cluster.block
     return Seconds(inside, across)
 
@@ -228,6 +231,10 @@ def efficiency(
     """A step without any reduction over the step with them: 1 is perfect weak scaling."""
     alone = cluster.turns(min(ranks, per_node or ranks)) * step.seconds
     return alone / step_seconds(cluster, transport, ranks, step, cap, per_node)
+
+
+def _free(size: float) -> float:
+    return 0.0
 
 
 def _places(ranks: int, per_node: int) -> tuple[int, int]:

@@ -41,7 +41,7 @@ class Rank:
         self.unfinished = 0  # collectives that it has started
         self.names: list[str] = []  # of all of these
         self.faults: list[Any] = []  # which have not struck yet, see faults.py
-        self.died = ""  # in which collective
+        self.died = ""  # before which collective
         self.ended = ""  # how
         self.thread = 0
         self._turn = threading.Lock()
@@ -68,6 +68,8 @@ class Rank:
             if ready():
                 return True
             if schedule.now >= deadline:
+                if seconds <= 0:
+                    schedule.standstill = schedule.whereabouts()
                 return False
             if schedule.failure:
                 raise RankFailed(f"rank {self.number} stopped: it {what()}, but {schedule.failure}")
@@ -180,11 +182,11 @@ class Schedule:
         self.failure = self.failure or failure
 
     def wait_for_all(self, patience: float) -> None:
-        """Return when all ranks have ended. RuntimeError when one has kept its turn for so many real seconds."""
+        """Return when all ranks have ended. RuntimeError when one lets others wait for so many real seconds."""
         turns, limit = -1, max(patience, PATIENCE)
         try:
             while not self.over.wait(limit):
-                if turns == self.turns:
+                if turns == self.turns and any(rank.waiting for rank in self.ranks):
                     raise RuntimeError(
                         f"a simulated rank has kept its turn for more than {limit:g} s: expected it to wait for other "
                         "ranks by collectives, messages or simulated.sleep only, as one rank runs at a time, or to "

@@ -142,6 +142,31 @@ def test_deadlines_pass_in_virtual_time() -> None:
     assert simulated.run(2, main) == [["3600"], ["3630"]]
 
 
+def test_looking_lets_others_go_on() -> None:
+    def main() -> None:
+        ddp.init_process_group()
+        work = ddp.world().barrier_start()
+        looks = 0
+        while not work.is_completed():
+            looks += 1
+            assert looks < 10, "the others do not come"
+
+    simulated.run(3, main)
+
+
+def test_who_does_not_want_to_wait() -> None:
+    def main() -> None:
+        ddp.init_process_group()
+        work = ddp.world().barrier_start()
+        if ddp.get_rank() == 0:
+            now = r"(?s)waited 0\.0 s for barrier .*rank\(s\) 1 did not.*rank 0 runs, at .*rank 1 is in split 'world'"
+            with pytest.raises(ddp.CollectiveTimeout, match=now):
+                work.wait(0)
+        work.wait()
+
+    simulated.run(2, main)
+
+
 def test_what_was_started_is_finished_by_a_rank_that_waits_for_something_else_or_has_returned() -> None:
     def main() -> list[float]:
         ddp.init_process_group()
@@ -212,9 +237,13 @@ def test_a_rank_that_waits_for_another_by_other_means_is_found(monkeypatch: pyte
             ddp.barrier()
             door.set()
 
+    assert simulated.run(1, door.wait, 0.2) == [False]  # nobody waits for that one
     with pytest.raises(RuntimeError, match=r"(?s)has kept its turn for more than .* rank 1 runs, at test_schedule\.py"):
         simulated.run(3, main, timeout=0.01)
+    stuck = {thread.name: thread for thread in threading.enumerate() if thread.name.startswith("rank ")}
+    for name, thread in stuck.items():
+        thread.join(0 if name == "rank 1" else 20)
+        assert thread.is_alive() == (name == "rank 1")
     door.set()
-    for thread in threading.enumerate():
-        if thread.name.startswith("rank "):
-            thread.join(20)
+    for thread in stuck.values():
+        thread.join(20)

@@ -125,7 +125,8 @@ class Replicas:
             states = {name: optimizer.state[p] for name, p in parameters.items() if p in optimizer.state}
             for key in sorted({key for state in states.values() for key in state}):
                 for name, state in states.items():  # one kind after the other: so they lie in flat memory
-                    held.update(_arrays(f"{key} of {name} in {type(optimizer).__name__}", state.get(key)))
+                    for place, array in _arrays(state.get(key)):
+                        held[f"{key}{place} of {name} in {type(optimizer).__name__}"] = array
         return held, apart
 
     def _are_equal(self, arrays: Iterable[Array]) -> bool:
@@ -197,13 +198,13 @@ def _joined(row: Sequence[np.ndarray]) -> np.ndarray:
     return np.lib.stride_tricks.as_strided(first, (sum(array.nbytes for array in row),)) if len(row) > 1 else first
 
 
-def _arrays(name: str, value: Any) -> Iterator[tuple[str, Array]]:
-    """The tensors in a value; numbers in an optimizer's state may be a rank's own, as its loss is."""
+def _arrays(value: Any, place: str = "") -> Iterator[tuple[str, Array]]:
+    """The tensors in a value, by place; numbers in an optimizer's state may be a rank's own, as its loss is."""
     if isinstance(value, Tensor):
-        yield name, value.array
+        yield place, value.array
     elif isinstance(value, (list, tuple)):
         for index, item in enumerate(value):
-            yield from _arrays(f"{name}[{index}]", item)
+            yield from _arrays(item, f"{place}[{index}]")
 
 
 def _with_one_nan(array: Array) -> np.ndarray:

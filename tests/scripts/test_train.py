@@ -24,10 +24,12 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def train(ranks: int, *options: object, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+def train(
+    ranks: int, *options: object, timeout: float = 120, script: str | Path = TRAIN
+) -> subprocess.CompletedProcess[str]:
     launcher = [] if ranks == 0 else ["-m", "mpigrad.launch.cli", "run", "-n", str(ranks), "--timeout", str(timeout)]
     return subprocess.run(
-        [sys.executable, *launcher, TRAIN, *map(str, options)],
+        [sys.executable, *launcher, script, *map(str, options)],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -73,6 +75,51 @@ def test_shards_make_the_same_bits_on_every_number_of_ranks(
         curves.append([{k: v for k, v in m.items() if k != "samples_per_second"} for m in history(out)])
     assert len(ends) == 1
     assert curves == [curves[0]] * len(worlds)
+
+
+DAMAGED = """
+import os, sys
+import mpigrad.distributed as dist
+del sys.argv[0]
+sys.path.insert(0, os.path.dirname(sys.argv[0]))
+import train
+whole = train.accuracy
+def accuracy(model, batches):  # called after each epoch
+    if dist.get_rank() == 1:
+        model.module[2].weight.array[3, 5] += 1
+    return whole(model, batches)
+train.accuracy = accuracy
+train.main()
+"""
+
+
+def test_a_model_that_differs_on_a_rank_is_not_saved(tmp_path: Path) -> None:
+    script = tmp_path / "damaged.py"
+    script.write_text(DAMAGED)
+    done = train(3, TRAIN, "--epochs", 1, "--out", tmp_path / "out", script=script)
+    assert done.returncode == 1
+    assert "the ranks' replicas differ, first in parameter 2.weight, element [3, 5]:" in done.stderr
+    assert "the odd one: rank 1;" in done.stderr
+    assert not (tmp_path / "out" / "model.safetensors").exists()
+
+
+OTHERWISE = """
+import os, runpy, sys
+del sys.argv[0]
+if os.environ.get("PMI_RANK", os.environ.get("OMPI_COMM_WORLD_RANK")) == "1":
+    sys.argv += ["--lr", "0.2", "--seed", "7"]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_ranks_with_other_settings_end_before_they_train(tmp_path: Path) -> None:
+    script = tmp_path / "other.py"
+    script.write_text(OTHERWISE)
+    done = train(2, TRAIN, "--epochs", 1, "--out", tmp_path / "out", script=script)
+    assert done.returncode == 1
+    for line in ("config.lr   rank 0: 0.1 / rank 1: 0.2", "train_sampler.seed   rank 0: 0 / rank 1: 7"):
+        assert done.stderr.count(f"\n  {line}\n") == 1, done.stderr
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.skipif(not MNIST.is_dir(), reason="the MNIST files are not at ../shared/data/mnist")

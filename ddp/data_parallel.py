@@ -47,8 +47,8 @@ class DistributedDataParallel(Wrapper):
     its own. check_finite: look for infinities and NaN in the gradients before they are reduced, for `nonfinite`.
 
     check_every: prove after so many steps of an optimizer that the ranks still have the same parameters, buffers and
-    optimizer state (0: never); see `check_replicas`. Also after an optimizer's first step, and when the wrapper or an
-    optimizer has loaded a state dict, on one rank or on all.
+    optimizer state (0: never); see `check_replicas`. Also after the first step, and after the first one since the
+    module or an optimizer has loaded a state dict, on one rank or on all.
 
     device_ids (one device at most), output_device, find_unused_parameters, static_graph, gradient_as_bucket_view and
     init_sync are there for PyTorch's callers and change nothing: the module is computed where its parameters lie,
@@ -148,7 +148,6 @@ class DistributedDataParallel(Wrapper):
     def _loaded(self) -> None:
         if self.reducer is not None:
             self.reducer.buffers.remember()
-        self.replicas.has_loaded()
 
     # --- synchronisation ----------------------------------------------------------------------------------------------
 

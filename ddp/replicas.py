@@ -64,18 +64,15 @@ class Replicas:
         self.loaded = False
         self._parameters = frozenset(module.parameters())
         self._counts: WeakKeyDictionary[Optimizer, _Count] = WeakKeyDictionary()
-        self._handle: RemovableHandle | None = None
+        self._handles: list[RemovableHandle] = []
         if every and communicator.size > 1:
-            self._handle = hear(register_optimizer_step_post_hook, self._after_step)
+            self._handles.append(hear(register_optimizer_step_post_hook, self._after_step))
+            self._handles.append(hear(module.register_load_state_dict_post_hook, self._has_loaded))
 
     def stop(self) -> None:
         """Compare no longer after steps."""
-        if self._handle is not None:
-            self._handle.remove()
-
-    def has_loaded(self, _: Any = None) -> None:
-        """This rank has loaded something into the module, or into one of its optimizers."""
-        self.loaded = True
+        for handle in self._handles:
+            handle.remove()
 
     def hear_of_loads(self, ranks: float) -> None:
         """So many ranks have loaded something."""
@@ -84,12 +81,15 @@ class Replicas:
             for count in self._counts.values():
                 count.due = 0
 
+    def _has_loaded(self, _: Module | Optimizer) -> None:
+        self.loaded = True
+
     def _after_step(self, optimizer: Optimizer) -> None:
         if not steps_any_of(optimizer, self._parameters):
             return
         if optimizer not in self._counts:
             self._counts[optimizer] = _Count()
-            hear(optimizer.register_load_state_dict_post_hook, self.has_loaded)
+            hear(optimizer.register_load_state_dict_post_hook, self._has_loaded)
         count = self._counts[optimizer]
         count.steps += 1
         if count.steps >= count.due:

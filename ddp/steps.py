@@ -1,4 +1,4 @@
-"""Hearing of what optimizers do."""
+"""Hearing of steps and loads."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from ..core.optim.optimizer import Optimizer
 from ..core.tensor import Tensor
 
 
-def hear(register: Callable[[Callable[..., Any]], RemovableHandle], method: Callable[[Optimizer], None]) -> Any:
-    """Let method(optimizer) hear of what happens, for as long as its object lives; the handle ends it before.
+def hear(register: Callable[[Callable[..., Any]], RemovableHandle], method: Callable[[Any], None]) -> Any:
+    """Let method(optimizer or module) hear of what happens, for as long as its object lives; the handle ends it before.
 
     register: `register_optimizer_step_pre_hook` or `register_optimizer_step_post_hook` for the steps of all optimizers,
-    or one optimizer's method to register a hook.
+    or the method of an optimizer, or of a module, that registers a hook of its own.
     """
     known = weakref.WeakMethod(method)
 
-    def hook(optimizer: Optimizer, *_: Any) -> None:
+    def hook(subject: Any, *_: Any) -> None:
         found = known()
         if found is not None:
-            found(optimizer)
+            found(subject)
 
     handle = register(hook)
     weakref.finalize(method.__self__, handle.remove).atexit = False  # type: ignore[attr-defined]

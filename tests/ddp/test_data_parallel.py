@@ -661,9 +661,10 @@ def different(rank: int, others: str) -> Iterator[tuple[nn.Module, dict[str, Any
     buckets = f"gradient bucket 0   {others}: 'weight, bias' / rank 1: 'bias'"
     yield nn.Linear(2, 2), TINY if last else {}, buckets
     yield nn.Linear(2, 2), {"check_finite": last}, f"check_finite   {others}: False / rank 1: True"
+    yield nn.Linear(2, 2), {"check_every": 5 + last}, f"check_every   {others}: 5 / rank 1: 6"
 
 
-@pytest.mark.parametrize("number", range(7))
+@pytest.mark.parametrize("number", range(8))
 def test_different_modules(world: Any, number: int) -> None:
     if world.size == 1:
         pytest.skip("one rank differs from nobody")

@@ -144,16 +144,17 @@ def test_the_first_step_is_compared(several: Any) -> None:
 
 
 @pytest.mark.parametrize("shards", [None, 4], ids=["plain", "shards"])
-@pytest.mark.parametrize("what", ["module", "optimizer"])
+@pytest.mark.parametrize("what", ["wrapper", "module", "optimizer"])
 def test_what_one_rank_loads_is_compared_soon(several: Any, what: str, shards: int | None) -> None:
     def main() -> str:
         wrapped, optimizer = wrap(build(), check_every=NEVER, shards=shards)
 
         for _ in range(3):
             shard_step(wrapped, optimizer)
-        if what == "module":
+        if what != "optimizer":
+            into = wrapped if what == "wrapper" else wrapped.module
             state = {name: tensor + 1 for name, tensor in wrapped.state_dict().items()}
-            on_rank_1(lambda: wrapped.load_state_dict(state))
+            on_rank_1(lambda: into.load_state_dict(state))
         else:
             other = optimizer.state_dict()
             other["state"] = {n: {k: v + 1 for k, v in own.items()} for n, own in other["state"].items()}

@@ -25,11 +25,12 @@ pytestmark = pytest.mark.skipif(
 
 
 def train(
-    ranks: int, *options: object, timeout: float = 120, script: str | Path = TRAIN
+    ranks: int, *options: object, timeout: float = 120, script: str | Path = TRAIN, mpi: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
     launcher = [] if ranks == 0 else ["-m", "mpigrad.launch.cli", "run", "-n", str(ranks), "--timeout", str(timeout)]
+    launcher += ["--mpi", str(mpi)] if mpi else []
     return subprocess.run(
-        [sys.executable, *launcher, script, *map(str, options)],
+        [sys.executable, *launcher, str(script), *map(str, options)],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -58,23 +59,55 @@ def test_every_number_of_ranks_learns_the_same(tmp_path: Path) -> None:
     assert len(set(ends)) == 1
 
 
+# runs the training script by a transport of the MPI library's ranks, or in simulated worlds one after the other
+DRIVER = f"""
+import sys
+from functools import partial
+sys.path.insert(0, {str(ROOT / "scripts")!r})
+import mpigrad.distributed as dist, train
+from mpigrad.ddp.comm import simulated
+
+how = sys.argv.pop(1)
+if how.startswith("simulated"):
+    for ranks in how.split()[1:]:
+        simulated.run(int(ranks), train.main)
+else:
+    dist.init_process_group = partial(dist.init_process_group, transport=how)
+    train.main()
+"""
+OPENMPI = Path(sys.prefix) / "openmpi"
+
+
 @pytest.mark.parametrize(
-    ("worlds", "options"),
-    [((0, 2, 3), ["--dropout", 0.3]), ((0, 8), ["--model", "cnn", "--augment", "--dropout", 0.1])],
+    ("options", "worlds"),
+    [
+        (["--dropout", 0.3], [(3, "mpi", None), (4, "shm", OPENMPI)]),
+        (["--model", "cnn", "--augment", "--dropout", 0.1], [(2, "mpi", OPENMPI), (8, "shm", None)]),
+    ],
     ids=["mlp", "cnn"],
 )
-def test_shards_make_the_same_bits_on_every_number_of_ranks(
-    worlds: tuple[int, ...], options: list[object], tmp_path: Path
+def test_shards_make_the_same_bits_in_every_world(
+    options: list[object], worlds: list[tuple[int, str, Path | None]], tmp_path: Path
 ) -> None:
-    ends, curves = set(), []
-    for ranks in worlds:
-        out = tmp_path / str(ranks)
-        done = train(ranks, "--shards", 8, "--epochs", 1, "--global-batch", 96, "--out", out, *options)
+    """For 50 steps alone, in simulated worlds, and on ranks of each MPI library by messages and by shared memory."""
+    driver, steps = tmp_path / "driver.py", ["--shards", 8, "--epochs", 2, "--global-batch", 56, *options]
+    driver.write_text(DRIVER)
+    runs = [train(0, *steps, "--out", tmp_path / "alone")]
+    runs.append(train(0, "simulated 1 2 3 4 8", *steps, "--out", tmp_path / "simulated", script=driver))
+    for ranks, transport, mpi in worlds:
+        if mpi is None or mpi.is_dir():
+            out = tmp_path / f"{ranks} by {transport}"
+            runs.append(train(ranks, transport, *steps, "--out", out, script=driver, mpi=mpi))
+    for done in runs:
         assert done.returncode == 0, done.stderr
-        ends.add(tuple(done.stdout.splitlines()[-2:]))  # the test accuracy and the digest
-        curves.append([{k: v for k, v in m.items() if k != "samples_per_second"} for m in history(out)])
-    assert len(ends) == 1
-    assert curves == [curves[0]] * len(worlds)
+    ends = [line for done in runs for line in done.stdout.splitlines() if line.startswith(("test accuracy", "digest"))]
+    assert len(ends) == 2 * (len(runs) + 4) and set(ends) == set(ends[:2])
+    curves = [
+        [{k: v for k, v in m.items() if k != "samples_per_second"} for m in history(out)]
+        for out in tmp_path.iterdir()
+        if out.is_dir()
+    ]
+    assert len(curves) == len(runs) and curves == [curves[0]] * len(runs)
 
 
 DAMAGED = """

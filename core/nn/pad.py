@@ -125,6 +125,12 @@ class CircularPad1d(_Pad):
 
     ndim, mode = 1, "circular"
 
+    def forward(self, input: Any) -> Any:
+        found = input.array.ndim
+        if found - self.ndim not in (1, 2):
+            raise ValueError(f"expected {self.ndim + 1}D or {self.ndim + 2}D input (got {found}D input)")
+        return super().forward(input)
+
 
 class CircularPad2d(CircularPad1d):
     """The last two dimensions continued with their other ends."""

@@ -61,6 +61,9 @@ class RNNBase(_Recurrent):
         super().__init__()
         if mode not in GATES:
             raise ValueError(f"Unrecognized RNN mode: {mode}")
+        for name, flag in (("bias", bias), ("batch_first", batch_first)):
+            if not isinstance(flag, bool):
+                raise TypeError(f"{name} should be of type bool, got: {type(flag).__name__}")
         _check_sizes(input_size, hidden_size, num_layers, proj_size, dropout)
         if dropout > 0 and num_layers == 1:
             warnings.warn(

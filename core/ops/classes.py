@@ -11,12 +11,17 @@ from ..autograd import RESULT, Node, Variable, record, wrap
 from ..backend import Array, array_module
 from ..dtypes import FLOATING, of
 from .elementwise import clamp_min
+from .linalg import linear
 from .pointwise import cast, where
 from .reduce import log_softmax, softmax_vjp
 from .reduction import mode_of, reduced
 from .shape import expand
 
-__all__ = ["cross_entropy", "multi_margin_loss", "multilabel_margin_loss", "nll_loss", "one_hot"]
+# fmt: off
+__all__ = [
+    "cross_entropy", "linear_cross_entropy", "multi_margin_loss", "multilabel_margin_loss", "nll_loss", "one_hot",
+]
+# fmt: on
 
 Flag = bool | None
 
@@ -58,6 +63,7 @@ def nll_loss(
     logp, classes = input.array, target.array
     axis = 0 if logp.ndim == 1 else 1
     found = _check_classes(logp, classes, axis, ignore_index)
+    _check_weight(weight, logp, axis)
     xp = array_module(logp)
     used = xp.ones(classes.shape, bool) if found is None else found
     index = xp.expand_dims(xp.where(used, classes, 0), axis)
@@ -100,13 +106,17 @@ def cross_entropy(
     if not 0.0 <= label_smoothing <= 1.0:
         raise RuntimeError(f"label_smoothing must be between 0.0 and 1.0. Got: {label_smoothing}")
     axis = 0 if input.array.ndim == 1 else 1
+    _check_weight(weight, input.array, axis)
     if target.array.dtype.kind not in FLOATING:
         return _of_classes(input, target.array, weight, axis, ignore_index, reduction, label_smoothing)
     if target.array.shape != input.array.shape:
+        _check_batch(input.array, target.array, axis)
         raise RuntimeError(
             f"expected class indices (dtype int64), or class probabilities of input's shape "
             f"{list(input.array.shape)}; found {of(target.array.dtype)} of shape {list(target.array.shape)}"
         )
+    if ignore_index >= 0:
+        raise RuntimeError("ignore_index is not supported for floating point target")
     if label_smoothing:
         target = target * (1 - label_smoothing) + label_smoothing / input.array.shape[axis]
     logp = log_softmax(input, axis)
@@ -114,6 +124,52 @@ def cross_entropy(
         target = target * weight.reshape([-1 if i == axis else 1 for i in range(input.array.ndim)])
     losses = -(logp * target).sum(axis)
     return losses.sum() / max(losses.array.size, 1) if reduction == "mean" else reduced(losses, reduction)
+
+
+def linear_cross_entropy(
+    input: Any,
+    linear_weight: Any,
+    target: Any,
+    *,
+    linear_bias: Any = None,
+    weight: Any = None,
+    reduction: str = "mean",
+    ignore_index: int | None = None,
+    label_smoothing: float = 0.0,
+    options: None = None,
+) -> Any:
+    """cross_entropy of the logits linear(input, linear_weight, linear_bias).
+
+    input (N, K) or (K,); linear_weight (C, d1, ..., K) gives logits (N, C, d1, ...), linear_bias is (C, d1, ...).
+    options: None, for the batch is not cut.
+    RuntimeError for other shapes, and for an ignore_index where target holds class probabilities.
+    """
+    found, rows = input.array.shape, linear_weight.array.shape
+    if len(found) not in (1, 2):
+        raise RuntimeError(f"expected input with dimensionality 1 or 2, got {len(found)}")
+    if len(rows) < 2:
+        raise RuntimeError(f"expected linear_weight with dimensionality at least 2, got {len(rows)}")
+    if found[-1] != rows[-1]:
+        raise RuntimeError(
+            "expected equal input and linear_weight last dimensions (in_features), "
+            f"got {found[-1]} and {rows[-1]}, respectively"
+        )
+    if linear_bias is not None and linear_bias.array.shape != rows[:-1]:
+        raise RuntimeError(f"expected linear_bias shape {rows[:-1]}, got {linear_bias.array.shape}")
+    if len(rows) > 2 and len(found) == 1:
+        raise RuntimeError(
+            f"K-dimensional loss defined by linear_weight shape {rows} requires batched input, (N, {found[-1]}), "
+            f"got unbatched input with shape {found}"
+        )
+    shape = (*found[:-1], *rows[:-1])
+    if target.array.shape == shape and ignore_index is not None:
+        raise RuntimeError("ignore_index cannot be specified when target contains probabilities")
+    bias = None if linear_bias is None else linear_bias.reshape(-1)
+    logits = linear(input, linear_weight.reshape(-1, rows[-1]), bias).reshape(shape)
+    ignored = -100 if ignore_index is None else ignore_index
+    return cross_entropy(
+        logits, target, weight, ignore_index=ignored, reduction=reduction, label_smoothing=label_smoothing
+    )
 
 
 def _of_classes(
@@ -203,13 +259,11 @@ def _at(classes: Array, axis: int, ndim: int) -> tuple[Array, ...]:
 
 def _check_classes(logp: Array, classes: Array, axis: int, ignore_index: int) -> Array | None:
     """Which targets count; None for all. An error for what is no target of these log-probabilities."""
+    _check_batch(logp, classes, axis)
     if classes.dtype.kind not in "iu":
         raise RuntimeError(f"expected class indices of dtype int64 as target, found {of(classes.dtype)}")
     expected = logp.shape[:axis] + logp.shape[axis + 1 :]
     if classes.shape != expected:
-        if classes.shape[:1] != expected[:1]:
-            count = classes.shape[0] if classes.ndim else 1
-            raise ValueError(f"Expected input batch_size ({logp.shape[0]}) to match target batch_size ({count}).")
         raise RuntimeError(f"Expected target size {list(expected)}, got {list(classes.shape)}")
     count = logp.shape[axis]
     if classes.size and classes.min() >= 0 and classes.max() < count and not 0 <= ignore_index < count:
@@ -221,6 +275,26 @@ def _check_classes(logp: Array, classes: Array, axis: int, ignore_index: int) ->
             f"Target {int(classes[outside].ravel()[0])} is out of bounds: expected class indices from 0 to {count - 1}."
         )
     return used
+
+
+def _check_batch(logp: Array, target: Array, axis: int) -> None:
+    """ValueError unless there is a target for each sample."""
+    if axis and target.shape[:1] != logp.shape[:1]:
+        count = target.shape[0] if target.ndim else 1
+        raise ValueError(f"Expected input batch_size ({logp.shape[0]}) to match target batch_size ({count}).")
+
+
+def _check_weight(weight: Any, rows: Array, axis: int) -> None:
+    """RuntimeError unless weight is None or has, of the dtype of rows, a number for each class along axis."""
+    if weight is None:
+        return
+    if weight.array.shape != (rows.shape[axis],):
+        raise RuntimeError(
+            f"weight tensor should be defined either for all {rows.shape[axis]} classes or no classes but got weight "
+            f"tensor of shape: {list(weight.array.shape)}"
+        )
+    if weight.array.dtype != rows.dtype:
+        raise RuntimeError(f"expected weight of dtype {of(rows.dtype)} but found {of(weight.array.dtype)}")
 
 
 # --- margins between classes ------------------------------------------------------------------------------------------
@@ -244,6 +318,7 @@ def multi_margin_loss(
         raise ValueError("weight must be one-dimensional")
     rows, classes = _rows_and_classes("multi_margin_loss", input, target.array.reshape(-1))
     _check_classes(rows.array, classes, 1, -100)
+    _check_weight(weight, rows.array, 1)
     at = _at(classes, 1, 2)
     losses = clamp_min(rows - rows[at].unsqueeze(1) + margin, 0) ** p
     if weight is not None:

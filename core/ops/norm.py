@@ -233,12 +233,16 @@ def batch_norm(
     towards the batch's (the variance divided by n - 1). Source: Ioffe and Szegedy, 2015,
     https://arxiv.org/abs/1502.03167.
     """
+    if input.array.ndim < 2:
+        raise RuntimeError(f"batch_norm expects an input (N, C, ...), but got one of shape {list(input.array.shape)}")
     batch, channels, *rest = input.array.shape
     size = batch * math.prod(rest)
     if training:
         _check_several(input.array.shape)
     if training and eps <= 0:
         raise ValueError(f"batch_norm eps must be positive during training, but got {eps}")
+    if eps < 0:
+        raise ValueError(f"batch_norm eps must be non-negative, but got {eps}")
     for name, value in (("running_mean", running_mean), ("running_var", running_var)):
         if value is None and not training:
             raise RuntimeError(f"{name} must be defined in evaluation mode")
@@ -248,7 +252,7 @@ def batch_norm(
         if value is not None and value.array.shape != (channels,):
             raise RuntimeError(f"{name} should contain {channels} elements not {value.array.size}")
     grid = (batch, channels, math.prod(rest))
-    options: Any = {"seen": _tracker(running_mean, running_var, momentum, size)}
+    options: Any = {"seen": _tracker(running_mean, running_var, momentum, size) if size else None}
     if not training:
         options = {"given": tuple(v.array.reshape(1, channels, 1) for v in (running_mean, running_var))}
     return _normalized("NativeBatchNormBackward0", input, weight, bias, grid, (0, 2), (1, channels, 1), eps, **options)

@@ -39,7 +39,7 @@ def pad(input: Any, pad: Sequence[int], mode: str = "constant", value: float | N
     ends = [(pad[i], pad[i + 1]) for i in range(len(pad) - 2, -1, -2)]
     shape = x.shape[x.ndim - len(ends) :]
     if mode == "constant":
-        if any(n + sum(pair) < 0 for n, pair in zip(shape, ends, strict=True)):
+        if any(n + min(before, 0) + min(after, 0) < 0 for n, (before, after) in zip(shape, ends, strict=True)):
             raise RuntimeError("narrow(): length must be non-negative.")
         return _constant(input, ends, value or 0)
     if value:
@@ -55,9 +55,12 @@ def pad(input: Any, pad: Sequence[int], mode: str = "constant", value: float | N
             "  - 3D or 4D input: padding size = 4 (pads last 2 dimensions)\n"
             "  - 4D or 5D input: padding size = 6 (pads last 3 dimensions)"
         )
+    if mode != "circular" and 0 in x.shape[x.ndim - n - 1 :]:
+        raise RuntimeError(f"Expected an input where only the batch may be empty, but got: {list(x.shape)}")
     lines = []
     for dim, (size, (before, after)) in enumerate(zip(shape, ends, strict=True), x.ndim - n):
-        if size + before + after < 1 or (size == 0 and x.size):
+        left, total = size + min(before, 0) + min(after, 0), size + before + after
+        if (total < 0 or left < 1 <= total) if mode == "circular" else total < 1:
             raise RuntimeError(f"Padding {before, after} leaves nothing of dimension {dim} of input {list(x.shape)}")
         if mode == "reflect" and max(before, after) >= size:
             raise RuntimeError(

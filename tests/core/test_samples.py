@@ -1,13 +1,14 @@
-"""Every op on PyTorch's own sample inputs: values, and gradients in float64, against PyTorch.
+"""Every op and every module on PyTorch's own sample inputs: values, and gradients in float64, against PyTorch.
 
-The samples are those of PyTorch's own tests (its `op_db`): empty, scalar, broadcast, negative dimensions, keepdim,
-non-contiguous. They cover what mpigrad has under PyTorch's name, function or method.
+The samples are those of PyTorch's own tests (its `op_db` and `module_db`): empty, scalar, broadcast, negative
+dimensions, keepdim, non-contiguous. They cover what mpigrad has under PyTorch's name, function, method or module.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import is_dataclass
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ pytest.importorskip("expecttest", reason="PyTorch's samples need expecttest: pip
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from torch.testing._internal.common_methods_invocations import op_db
+    from torch.testing._internal.common_modules import module_db
 
 pytestmark = [pytest.mark.mpi_skip, pytest.mark.filterwarnings("ignore")]
 
@@ -62,13 +64,15 @@ class Unknown(Exception):
     """The sample holds something that mpigrad does not have."""
 
 
-def ours(value: Any) -> Any:
-    """The sample's value as mpigrad's."""
+def ours(value: Any, made: dict[int, Any] | None = None) -> Any:
+    """The sample's value as mpigrad's; a tensor that occurs twice stays one tensor (in `made`, by its id)."""
+    made = {} if made is None else made
     if isinstance(value, torch.Tensor):
         if not hasattr(mpigrad, str(value.dtype).removeprefix("torch.")) or value.is_complex():
             raise Unknown
-        tensor = mpigrad.from_numpy(value.detach().numpy())
-        return tensor.requires_grad_(value.requires_grad)
+        if id(value) not in made:
+            made[id(value)] = mpigrad.from_numpy(value.detach().numpy()).requires_grad_(value.requires_grad)
+        return made[id(value)]
     if isinstance(value, torch.dtype):
         return getattr(mpigrad, str(value).removeprefix("torch."))
     if isinstance(value, torch.device):
@@ -76,10 +80,10 @@ def ours(value: Any) -> Any:
     if isinstance(value, torch.Size):
         return mpigrad.Size(value)
     if isinstance(value, dict):
-        return {name: ours(item) for name, item in value.items()}
+        return {name: ours(item, made) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(map(ours, value))
-    if isinstance(value, torch.memory_format | complex) or callable(value):
+        return type(value)(ours(item, made) for item in value)
+    if isinstance(value, torch.memory_format | complex) or callable(value) or is_dataclass(value):
         raise Unknown
     return value
 
@@ -112,11 +116,16 @@ def check(op: Any, call: Any, sample: Any) -> None:
     """AssertionError unless mpigrad computes what PyTorch does; whatever either raises."""
     try:
         expected = op.op(sample.input, *sample.args, **sample.kwargs)
-        input, args, kwargs = ours((sample.input, sample.args, sample.kwargs))
+        given = ours((sample.input, sample.args, sample.kwargs))
     except Unknown:
         return
     mpigrad.manual_seed(SEED)
-    found = call(input, *args, **kwargs)
+    found = call(given[0], *given[1], **given[2])
+    compare(expected, found, [sample.input, sample.args, sample.kwargs], given)
+
+
+def compare(expected: Any, found: Any, their_leaves: Any, my_leaves: Any) -> None:
+    """AssertionError unless the outputs are equal, and so are the gradients of the leaves."""
     theirs, mine = list(tensors(expected, torch.Tensor)), list(tensors(found, mpigrad.Tensor))
     assert len(mine) == len(theirs)
     for a, b in zip(theirs, mine, strict=True):
@@ -127,12 +136,12 @@ def check(op: Any, call: Any, sample: Any) -> None:
     if not wanted:
         return
     weights = [torch.linspace(0.5, 1.5, t.numel(), dtype=t.dtype).reshape(t.shape) for t in wanted]
-    leaves = [t for t in tensors([sample.input, sample.args, sample.kwargs], torch.Tensor) if t.requires_grad]
+    leaves = [t for t in tensors(their_leaves, torch.Tensor) if t.requires_grad]
     try:
         gradients = torch.autograd.grad(wanted, leaves, weights, allow_unused=True)
     except RuntimeError:  # PyTorch has none
         return
-    my_leaves = [t for t in tensors([input, args, kwargs], mpigrad.Tensor) if t.requires_grad]
+    my_leaves = [t for t in tensors(my_leaves, mpigrad.Tensor) if t.requires_grad]
     outputs = [t for t in mine if t.requires_grad]
     for leaf, a, b in zip(
         leaves,
@@ -182,3 +191,90 @@ def test_samples(name: str) -> None:
 def test_most_ops_are_covered() -> None:
     assert len(OPS) > 400
     assert set(DIFFERS) <= set(OPS)
+
+
+MODULES = {
+    info.name.removeprefix("nn."): info for info in module_db if hasattr(mpigrad.nn, info.name.removeprefix("nn."))
+}
+WITH_ERRORS = [name for name, info in MODULES.items() if info.module_error_inputs_func is not None]
+MODULE_ERRORS_DIFFER = {
+    "GRU": "an input of another dtype is refused by the first product, with a RuntimeError",
+    "LSTM": "as GRU",
+    "RNN": "as GRU",
+}
+MOST = 16  # samples of one module, evenly chosen
+
+
+def module_samples(name: str, function: str, training: bool, **options: Any) -> list[Any]:
+    info = MODULES[name]
+    torch.manual_seed(0)
+    made = getattr(info, function)(info, device="cpu", dtype=torch.float64, training=training, **options)
+    return made[:: len(made) // MOST + 1]
+
+
+def run(m: Any, name: str, training: bool, made: Any, given: Any) -> tuple[Any, Any]:
+    """A module, and what it gives; (args, kwargs) to make it, and to call it (None: it is not called)."""
+    m.manual_seed(1)
+    module = getattr(m.nn, name)(*made[0], **made[1]).train(training)
+    if not name.endswith("Loss"):  # whose weights have the dtype of the sample
+        module.double()
+    return module, given and module(*given[0], **given[1])
+
+
+def arguments(sample: Any) -> tuple[Any, Any]:
+    """(args, kwargs) of a module's constructor, and of its call."""
+    given = sample.forward_input
+    return (sample.constructor_input.args, sample.constructor_input.kwargs), (given and (given.args, given.kwargs))
+
+
+def check_module(name: str, training: bool, sample: Any) -> None:
+    """AssertionError unless a module says, holds, computes and learns what PyTorch's does; whatever either raises."""
+    made, given = arguments(sample)
+    try:
+        mine_made, mine_given = ours((made, given))
+    except Unknown:
+        return
+    theirs, expected = run(torch, name, training, made, given)
+    mine, found = run(mpigrad, name, training, mine_made, mine_given)
+    assert repr(mine).replace("mpigrad", "torch") == repr(theirs)
+    compare(expected, found, [given, *theirs.parameters()], [mine_given, *mine.parameters()])
+    assert list(mine.state_dict()) == list(theirs.state_dict())
+    for key, value in theirs.state_dict().items():
+        close(mine.state_dict()[key], value)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_modules(name: str) -> None:
+    for training in (True, False):
+        for sample in module_samples(name, "module_inputs_func", training, requires_grad=True):
+            check_module(name, training, sample)
+
+
+def failure(m: Any, name: str, training: bool, made: Any, given: Any) -> Any:
+    """The class of the error that a module raises when it is made or called; None if there is none."""
+    try:
+        run(m, name, training, made, given)
+    except Exception as error:  # noqa: BLE001
+        return type(error)
+    return None
+
+
+@pytest.mark.parametrize("name", WITH_ERRORS)
+def test_module_errors(name: str) -> None:
+    differing = []
+    for training in (True, False):
+        for sample in module_samples(name, "module_error_inputs_func", training, requires_grad=False):
+            how = arguments(sample.module_error_input)
+            try:
+                found = failure(mpigrad, name, training, *ours(how))
+            except Unknown:
+                continue
+            expected = failure(torch, name, training, *how)
+            if found is not expected:
+                differing.append((how, found, expected))
+    assert bool(differing) == (name in MODULE_ERRORS_DIFFER), differing
+
+
+def test_most_modules_are_covered() -> None:
+    assert len(MODULES) > 100
+    assert set(MODULE_ERRORS_DIFFER) <= set(WITH_ERRORS)

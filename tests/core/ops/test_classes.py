@@ -54,6 +54,20 @@ ROWS: list[tuple[Any, ...]] = [
         for i, first in ((-100, None), (1, 1), (-100, -100))
     ],
     *[
+        (
+            "linear_cross_entropy",
+            lambda m, x, w, t, b: m.nn.functional.linear_cross_entropy(x, w, t, linear_bias=b, label_smoothing=0.1),
+            (normal((5, 4)[-dims:]), normal((3, *outs, 4)), target, bias),
+            "name",
+        )
+        for dims, outs, target, bias in [
+            (2, (), classes((5, 3)), normal(3)),
+            (1, (), classes((3,)), None),
+            (2, (2,), np.random.default_rng(3).integers(0, 3, (5, 2)), normal((3, 2))),
+            (2, (), probabilities((5, 3)), None),
+        ]
+    ],
+    *[
         smoothed(s, classes(s, -100), reduction=r, weight=w, label_smoothing=0.1)
         for r, w, s in itertools.product(REDUCTIONS, (None, WEIGHT), CLASSES)
     ],
@@ -123,6 +137,21 @@ ERRORS: list[Any] = [
     lambda m: m.nn.functional.multi_margin_loss(m.ones(2, 3), m.tensor([0, 1]), weight=m.ones(1, 3)),
     lambda m: m.nn.functional.multi_margin_loss(m.ones(2, 3), m.tensor([0, 1, 2])),
     lambda m: m.nn.functional.multilabel_margin_loss(m.ones(2, 3), m.tensor([0, 1])),
+    *[
+        lambda m, f=f, w=w: getattr(m.nn.functional, f)(m.ones(2, 3), m.tensor([0, 1]), weight=m.ones(*w))
+        for f in ("nll_loss", "cross_entropy", "multi_margin_loss")
+        for w in ((2,), (3, 1))
+    ],
+    lambda m: m.nn.functional.nll_loss(m.ones(2, 3), m.tensor([0, 1]), weight=m.ones(3).double()),
+    lambda m: m.nn.functional.cross_entropy(m.ones(2, 3), m.ones(2, 3), weight=m.ones(2)),
+    lambda m: m.nn.functional.cross_entropy(m.ones(2, 3), m.ones(2, 3), ignore_index=0),
+    lambda m: m.nn.functional.cross_entropy(m.ones(2, 3), m.ones(4, 3)),
+    lambda m: m.nn.functional.linear_cross_entropy(m.ones(1, 2, 3), m.ones(4, 3), m.tensor([0])),
+    lambda m: m.nn.functional.linear_cross_entropy(m.ones(2, 3), m.ones(3), m.tensor([0, 1])),
+    lambda m: m.nn.functional.linear_cross_entropy(m.ones(2, 3), m.ones(4, 2), m.tensor([0, 1])),
+    lambda m: m.nn.functional.linear_cross_entropy(m.ones(3), m.ones(4, 2, 3), m.tensor([0])),
+    lambda m: m.nn.functional.linear_cross_entropy(m.ones(2, 3), m.ones(4, 3), m.tensor([0, 1]), linear_bias=m.ones(3)),
+    lambda m: m.nn.functional.linear_cross_entropy(m.ones(2, 3), m.ones(4, 3), m.ones(2, 4), ignore_index=-100),
 ]
 
 

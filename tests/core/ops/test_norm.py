@@ -79,6 +79,7 @@ SAME_CLASS: list[Expression] = [
     lambda m: m.nn.functional.layer_norm(m.ones(2, 3), ()),
     lambda m: m.nn.functional.layer_norm(m.ones(2, 3), (3,), m.ones(3).double()),
     lambda m: m.nn.functional.local_response_norm(m.ones(2, 3), 2),
+    lambda m: m.nn.functional.batch_norm(m.ones(3), m.zeros(3), m.ones(3)),
 ]
 
 

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+import mpigrad
+
 normal = np.random.default_rng(0).standard_normal
 
 
@@ -26,6 +28,8 @@ ROWS: list[tuple[Any, ...]] = [
     row((3,), ()),
     row((0, 2), (1, 1)),
     row((2, 1, 3), (-3, 0)),
+    row((2, 1, 3), (-3, 0), "circular", notes=("name",)),
+    row((2, 1, 0), (0, 0, 1, 0), "circular", notes=("name",)),
     ("pad", lambda m, x: m.nn.functional.pad(x, (1, 1), value=2), (np.arange(6).reshape(2, 3),)),
     ("pad", lambda m, x: m.nn.functional.pad(x, (2, 1), "reflect"), (np.arange(6).reshape(2, 3),)),
     *[
@@ -45,6 +49,8 @@ SAME: list[Callable[..., Any]] = [
     lambda m: m.nn.functional.pad(m.zeros(1, 1, 3), (1,)),
     lambda m: m.nn.functional.pad(m.zeros(3), (1, 1, 1, 1)),
     lambda m: m.nn.functional.pad(m.zeros(3), (-2, -2)),
+    lambda m: m.nn.functional.pad(m.zeros(2, 3), (1, 2, -3, 5)),
+    lambda m: m.nn.functional.pad(m.zeros(1, 2, 3), (1, -2, -3, 2)),
     lambda m: m.nn.functional.pad(m.zeros(3), (1, 1), "reflect"),
     lambda m: m.nn.functional.pad(m.zeros(1, 1, 3), (3, 1), "reflect"),
     lambda m: m.nn.functional.pad(m.zeros(1, 1, 3), (4, 1), "circular"),
@@ -56,6 +62,8 @@ SAME: list[Callable[..., Any]] = [
 SAME_CLASS: list[Callable[..., Any]] = [
     lambda m: m.nn.functional.pad(m.zeros(1, 0, 3), (1, 1, 1, 1), "reflect"),
     lambda m: m.nn.functional.pad(m.zeros(1, 1, 3), (-2, -2), "replicate"),
+    lambda m: m.nn.functional.pad(m.zeros(1, 0, 3), (1, 1), "reflect"),
+    lambda m: m.nn.functional.pad(m.zeros(1, 1, 3), (-2, -2), "circular"),
 ]
 
 
@@ -67,6 +75,12 @@ def test_as_in_torch(expression: Any, same: Any) -> None:
 @pytest.mark.parametrize("expression", SAME_CLASS)
 def test_error_class(expression: Any, same_class: Any) -> None:
     same_class(expression)
+
+
+def test_padding_circularly_what_is_cut_away() -> None:
+    """PyTorch returns elements that nobody has set."""
+    with pytest.raises(RuntimeError, match="leaves nothing of dimension 2"):
+        mpigrad.nn.functional.pad(mpigrad.zeros(1, 2, 3), (-3, 1), "circular")
 
 
 def test_result_is_a_copy(same: Any) -> None:

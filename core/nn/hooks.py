@@ -1,14 +1,41 @@
-"""The part of a module's hooks that sees gradients: gates through which they pass together."""
+"""A module's hooks: those around forward, and gates through which all its gradients pass together."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from ..autograd import Node, Variable, thread, wrap
 
 Gradients = tuple[Any, ...]
+
+
+@dataclass
+class ForwardHook:
+    """A hook around forward, called with the keywords or without; always: even where forward raises."""
+
+    hook: Callable[..., Any]
+    with_kwargs: bool
+    always: bool = False
+
+    def before(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The arguments to go on with."""
+        changed = self.hook(module, args, kwargs) if self.with_kwargs else self.hook(module, args)
+        if changed is None:
+            return args, kwargs
+        if not self.with_kwargs:
+            return (changed if isinstance(changed, tuple) else (changed,)), kwargs
+        if not isinstance(changed, tuple) or len(changed) != 2:
+            raise RuntimeError(
+                f"forward pre-hook must return None or a tuple of (new_args, new_kwargs), but got {changed}."
+            )
+        return changed
+
+    def after(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> Any:
+        """What the hook returns."""
+        return self.hook(module, args, kwargs, result) if self.with_kwargs else self.hook(module, args, result)
 
 
 class _Bundle(dict[int, Any]):

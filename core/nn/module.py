@@ -11,7 +11,7 @@ from .. import dtypes
 from ..autograd import RemovableHandle, no_grad
 from ..creation import empty_like
 from ..tensor import Tensor, zero_gradients
-from .hooks import BackwardHooks
+from .hooks import BackwardHooks, ForwardHook
 from .parameter import Buffer, Parameter
 
 __all__ = ["Buffer", "Module", "Parameter"]
@@ -82,15 +82,22 @@ class Module:
         if self._module_hooks is None:
             return self.forward(*args, **kwargs)
         for hook in self._called("before forward"):
-            args, kwargs = hook(self, args, kwargs) or (args, kwargs)
+            args, kwargs = hook.before(self, args, kwargs)
         gates = None
         if self._called("before backward") or self._called("after backward"):
             gates = BackwardHooks(self, self._called("before backward"), self._called("after backward"))
             args = gates.enter(args)
-        result = self.forward(*args, **kwargs)
-        for hook in self._called("after forward"):
-            changed = hook(self, args, kwargs, result)
-            result = result if changed is None else changed
+        result, left = None, [*self._called("after forward")]
+        try:
+            result = self.forward(*args, **kwargs)
+            while left:
+                changed = left.pop(0).after(self, args, kwargs, result)
+                result = result if changed is None else changed
+        except Exception:
+            for hook in left:
+                if hook.always:
+                    hook.after(self, args, kwargs, result)
+            raise
         return result if gates is None else gates.leave(result)
 
     # --- hooks --------------------------------------------------------------------------------------------------------
@@ -111,29 +118,22 @@ class Module:
         with_kwargs: hook(module, args, kwargs), which returns None or (args, kwargs).
         """
 
-        def call(module: Module, args: Any, kwargs: Any) -> Any:
-            changed = hook(module, args, kwargs) if with_kwargs else hook(module, args)
-            if changed is None:
-                return None
-            if not with_kwargs:
-                return (changed if isinstance(changed, tuple) else (changed,)), kwargs
-            if not isinstance(changed, tuple) or len(changed) != 2:
-                raise RuntimeError(
-                    f"forward pre-hook must return None or a tuple of (new_args, new_kwargs), but got {changed}."
-                )
-            return changed
-
-        return self._hook("before forward", call, prepend)
+        return self._hook("before forward", ForwardHook(hook, with_kwargs), prepend)
 
     def register_forward_hook(
-        self, hook: Callable[..., Any], *, prepend: bool = False, with_kwargs: bool = False
+        self,
+        hook: Callable[..., Any],
+        *,
+        prepend: bool = False,
+        with_kwargs: bool = False,
+        always_call: bool = False,
     ) -> RemovableHandle:
         """Call hook(module, args, output) after forward; what it returns replaces the output.
 
-        with_kwargs: hook(module, args, kwargs, output).
+        with_kwargs: hook(module, args, kwargs, output). always_call: even if forward, or a hook before this one,
+        raises; output is what there is by then, or None.
         """
-        call = hook if with_kwargs else lambda module, args, kwargs, output: hook(module, args, output)
-        return self._hook("after forward", call, prepend)
+        return self._hook("after forward", ForwardHook(hook, with_kwargs, always_call), prepend)
 
     def register_full_backward_pre_hook(self, hook: Callable[..., Any], prepend: bool = False) -> RemovableHandle:
         """Call hook(module, grad_output) before the module's backward; what it returns replaces grad_output."""
@@ -154,7 +154,7 @@ class Module:
     def register_load_state_dict_pre_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
         """Call hook(module, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs).
 
-        It is called before loading, and may change the dict (a copy of the user's).
+        It is called before loading, and may change the dict (a copy of the entries that start with prefix).
         """
         return self._hook("before load_state_dict", hook)
 
@@ -419,7 +419,9 @@ class Module:
         inside = [(f"{path}." if path else "", m) for path, m in self.named_modules(remove_duplicate=False)]
         for prefix, module in inside:
             for hook in module._called("before load_state_dict"):
-                hook(module, state, prefix, {}, True, missing, unexpected, complaints)
+                part = {k: state.pop(k) for k in [*state] if k.startswith(prefix)}
+                hook(module, part, prefix, {}, True, missing, unexpected, complaints)
+                state.update(part)
             places.update({prefix + name: (module, name) for name, _ in module._own_state()})
             if type(module).set_extra_state is not Module.set_extra_state:
                 places[prefix + EXTRA_STATE] = (module, "")

@@ -153,3 +153,59 @@ def no_input_learns(m: Any) -> Any:
 
 def test_no_input_learns(same: Callable[[Expression], None]) -> None:
     same(no_input_learns)
+
+
+@pytest.mark.parametrize("fails", ["forward", "hook"])
+def test_hooks_that_are_always_called(fails: str, same: Callable[[Expression], None]) -> None:
+    def fail(*args: Any) -> None:
+        raise KeyError("no result")
+
+    def run(m: Any) -> Any:
+        seen: list[Any] = []
+        model = pair(m)
+        model.register_forward_hook(lambda mod, args, out: seen.append(out), always_call=True)
+        model.register_forward_hook(fail)
+        model.register_forward_hook(lambda mod, args, kwargs, out: seen.append(out), with_kwargs=True, always_call=True)
+        model.register_forward_hook(lambda mod, args, out: seen.append("not reached"))
+        model.forward = fail if fails == "forward" else model.forward
+        with pytest.raises(KeyError):
+            model(*inputs(m))
+        return seen
+
+    same(run)
+
+
+class Counter:
+    """A hook with a state."""
+
+    calls = 0
+
+    def __call__(self, *args: Any) -> None:
+        self.calls += 1
+
+
+def test_a_deep_copy_has_hooks_of_its_own(same: Callable[[Expression], None]) -> None:
+    def run(m: Any) -> Any:
+        model, hook = linear(m), Counter()
+        model.register_forward_hook(hook)
+        deepcopy(model)(inputs(m)[0])
+        return hook.calls
+
+    same(run)
+
+
+def test_a_hook_before_loading_sees_the_entries_of_its_module(same: Callable[[Expression], None]) -> None:
+    def rename(mod: Any, state: dict[str, Any], prefix: str, *rest: Any) -> None:
+        seen.append((sorted(state), prefix))
+        state[f"{prefix}weight"] = state.pop(f"{prefix}kernel")
+
+    seen: list[Any] = []
+
+    def run(m: Any) -> Any:
+        seen.clear()
+        model = m.nn.ModuleDict({"a": linear(m), "b": linear(m)})
+        model["a"].register_load_state_dict_pre_hook(rename)
+        state = {k.replace("a.weight", "a.kernel"): v + 1 for k, v in model.state_dict().items()}
+        return [model.load_state_dict(state), model.state_dict(), list(state), list(seen)]
+
+    same(run)

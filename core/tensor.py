@@ -158,6 +158,8 @@ class Tensor(Methods, Exchange):
 
     @requires_grad.setter
     def requires_grad(self, value: bool) -> None:
+        if value and self.node is not None:
+            raise RuntimeError("you can only change requires_grad flags of leaf variables.")
         self.requires_grad_(value)
 
     def requires_grad_(self, requires_grad: bool = True) -> Tensor:
@@ -259,6 +261,10 @@ class Tensor(Methods, Exchange):
 
     @data.setter
     def data(self, value: Tensor) -> None:
+        if not isinstance(value, Tensor):
+            raise TypeError(f"Variable data has to be a tensor, but got {type(value).__name__}")
+        if self.needs and value.array.dtype.kind not in dtypes.FLOATING:
+            raise RuntimeError("data set to a tensor that requires gradients must be floating point or complex dtype")
         self.array, self.home = value.array, None
 
     def detach(self) -> Tensor:
@@ -339,7 +345,7 @@ class Tensor(Methods, Exchange):
         return float(self._number())
 
     def __index__(self) -> int:
-        if self.array.dtype.kind not in "iu" or self.array.size != 1:
+        if self.array.dtype.kind not in "iub" or self.array.size != 1:
             raise TypeError("only integer tensors of a single element can be converted to an index")
         return int(self.array.item())
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from .tape import Node, Variable, thread, watching
 
-__all__ = ["detect_anomaly", "is_anomaly_enabled", "set_detect_anomaly"]
+__all__ = ["detect_anomaly", "is_anomaly_check_nan_enabled", "is_anomaly_enabled", "set_detect_anomaly"]
 
 OURS = str(Path(__file__).parents[1])
 
@@ -45,6 +45,11 @@ class detect_anomaly(set_detect_anomaly):
 def is_anomaly_enabled() -> bool:
     """Whether anomaly mode is on in this thread."""
     return thread.check is not None
+
+
+def is_anomaly_check_nan_enabled() -> bool:
+    """Whether anomaly mode also takes a NaN for an error."""
+    return getattr(thread.check, "check_nan", True)
 
 
 def _switch(mode: bool, check_nan: bool) -> None:

@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..backend import array_module
+from ..dtypes import of
 from .anomaly import explain
-from .tape import FREED, Dropped, Into, Node, Result, Variable, thread, wrap
+from .tape import FREED, AfterHook, Dropped, Into, Node, Result, Variable, modified, record, thread, wrap
 
 __all__ = ["Backward", "backward", "begin_hooks", "grad", "queue_callback", "running_backward"]
 
@@ -78,6 +79,8 @@ def grad(
             "Expected allow_unused to be True or not passed when materialize_grads=True, but got: allow_unused=False."
         )
     wanted = _as_tuple(inputs)
+    if not wanted:
+        raise RuntimeError("`inputs` argument to `grad()` cannot be empty.")
     for tensor in wanted:
         if not tensor.needs:
             raise RuntimeError("One of the differentiated Tensors does not require grad")
@@ -215,14 +218,16 @@ class Backward:
 
     def _step(self, node: Node, gradient: Any, uses: dict[Any, int], ready: list[Any]) -> None:
         """Send a node's gradient along its edges; a node that none arrived at only passes the count on."""
+        edges = node.edges
         if gradient is not None and (node.hooks is not None or self.wanted is not None):
             gradient = self._hooked(node.hooks, gradient)
             if self.wanted is not None and node in self.wanted:
                 self.found[node] = gradient if self.lift else wrap(gradient.copy())
+            edges = self._after(node, gradient)
         pending, route = self.pending, self.route
         ran = route is None
         check = thread.check
-        for place, (parent, vjp, saved, versions) in enumerate(node.edges):
+        for place, (parent, vjp, saved, versions) in enumerate(edges):
             leaf = parent.__class__ is not Node
             if gradient is not None and (route is None or parent in route):
                 ran = True
@@ -266,7 +271,7 @@ class Backward:
         for item, version in zip(saved, versions, strict=False):
             if isinstance(item, (Variable, Result)):
                 if item.version[0] != version:
-                    raise RuntimeError(_modified(node, item, version))
+                    raise modified(item, version, node if isinstance(item, Result) else item.node)
                 value = item if self.lift else item.array
                 if isinstance(value, Result):
                     value = wrap(item.array)
@@ -277,12 +282,45 @@ class Backward:
         return arguments
 
     def _hooked(self, hooks: list[Any] | None, gradient: Any) -> Any:
-        """The gradient after hooks have seen it; each may replace it."""
+        """The gradient after hooks have seen it; each may replace it by one of its shape and dtype."""
         for hook in tuple(hooks or ()):
-            changed = hook(gradient if self.lift else wrap(gradient))
-            if changed is not None:
-                gradient = changed if self.lift else changed.array
+            given: Any = gradient if self.lift else wrap(gradient)
+            changed: Any = None if isinstance(hook, AfterHook) else hook(given)
+            if changed is None:
+                continue
+            name = getattr(hook, "__name__", repr(hook))
+            if not isinstance(changed, Variable):
+                raise TypeError(f"expected Variable, but hook returned '{type(changed).__name__}'")
+            if changed.array.dtype != given.array.dtype:
+                was, got = (f"mpigrad.{of(v.array.dtype).title}Tensor" for v in (given, changed))
+                raise RuntimeError(f"hook '{name}' has changed the type of value (was {was} got {got})")
+            if changed.array.shape != gradient.shape:
+                raise RuntimeError(f"hook '{name}' has changed the size of value")
+            gradient = changed if self.lift else changed.array
         return gradient
+
+    def _after(self, node: Node, gradient: Any) -> tuple[Any, ...]:
+        """The node's edges; where a hook waits for what comes out of them, with that in the place of the vjps."""
+        hooks = [hook.function for hook in node.hooks or () if isinstance(hook, AfterHook)]
+        if not hooks:
+            return node.edges
+        lifted: Any = lambda v: v if v is None or isinstance(v, Variable) else wrap(v)
+        found: list[Any] = []
+        for parent, vjp, saved, versions in node.edges:
+            wanted = self.route is None or parent in self.route
+            arguments = self._arguments(node, saved, versions) if saved and wanted else ()
+            if not wanted:
+                found.append(None)
+            elif isinstance(vjp, Into):
+                found.append(lifted(vjp.function(gradient, *arguments, out=None)))
+            else:
+                found.append(lifted(vjp(gradient, *arguments)))
+        for hook in hooks:
+            changed = hook(tuple(found), (lifted(gradient),))
+            if changed is not None:
+                found = list(changed)
+        values = [v if v is None or self.lift else v.array for v in found]
+        return tuple([(edge[0], lambda g, v=v: v, (), ()) for edge, v in zip(node.edges, values, strict=False)])
 
     def _arrive(self, leaf: Variable, gradient: Any) -> None:
         """The leaf's gradient is final for this pass: accumulate it, then tell the leaf's hooks."""
@@ -294,8 +332,8 @@ class Backward:
             if leaf in self.wanted:
                 self.found[leaf] = gradient if self.lift else wrap(gradient.copy())
             return
-        if self.lift:
-            leaf._grad = gradient if leaf._grad is None else leaf._grad + gradient
+        if self.lift:  # a copy of its own, as several leaves may get one gradient
+            leaf._grad = _copied(gradient) if leaf._grad is None else leaf._grad + gradient
         elif leaf._grad is not None:
             leaf._grad.array += gradient
             leaf._grad.version[0] += 1
@@ -310,11 +348,6 @@ class Backward:
             hook(leaf)
 
 
-def _modified(node: Node, item: Variable | Result, expected: int) -> str:
-    maker = node if isinstance(item, Result) else item.node
-    origin = f", which is output 0 of {maker.name()}," if maker else ""
-    return (
-        "one of the variables needed for gradient computation has been modified by an inplace operation: "
-        f"[{item.array.dtype} {list(item.array.shape)}]{origin} is at version {item.version[0]}; "
-        f"expected version {expected} instead."
-    )
+def _copied(gradient: Any) -> Any:
+    """The same numbers in memory of their own, with a history."""
+    return record("CopyBackwards", array_module(gradient.array).array(gradient.array), (gradient, lambda g: g))

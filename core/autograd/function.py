@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..backend import array_module
 from .grad_mode import no_grad
-from .tape import Node, Variable, rewrite_history, thread, wrap
+from .tape import Node, Variable, modified, rewrite_history, thread, wrap
 
 __all__ = ["Function", "once_differentiable"]
 
@@ -31,6 +32,10 @@ class FunctionCtx:
 
     def save_for_backward(self, *tensors: Any) -> None:
         """Keep tensors (or None) for backward, checked there to be unchanged."""
+        for place, item in enumerate(tensors):
+            if item is not None and not isinstance(item, Variable):
+                kind = type(item).__name__
+                raise TypeError(f"save_for_backward can only save variables, but argument {place} is of type {kind}")
         self._saved = tensors
 
     def mark_non_differentiable(self, *tensors: Any) -> None:
@@ -51,11 +56,7 @@ class FunctionCtx:
         found = []
         for place, (item, version) in enumerate(zip(self._saved, self._versions, strict=True)):
             if item is not None and item.version[0] != version:
-                raise RuntimeError(
-                    "one of the variables needed for gradient computation has been modified by an inplace operation: "
-                    f"[{item.array.dtype} {list(item.array.shape)}] is at version {item.version[0]}; expected version "
-                    f"{version} instead."
-                )
+                raise modified(item, version, item.node)
             if place in self._outputs:  # saved without its history, which refers to this context
                 version_cell, item = item.version, wrap(item.array)
                 item.version = version_cell
@@ -122,19 +123,31 @@ class Function:
         raise NotImplementedError("You must implement either the backward or vjp method for your custom Function.")
 
     @classmethod
-    def apply(cls, *args: Any) -> Any:
+    def apply(cls, *args: Any, **names: Any) -> Any:
         """Compute and record."""
         ctx = FunctionCtx()
+        own = cls.setup_context is not Function.setup_context  # forward takes no ctx
+        if names:
+            bound = inspect.signature(cls.forward).bind(*args, **names) if own else None
+            bound = bound or inspect.signature(cls.forward).bind(ctx, *args, **names)
+            bound.apply_defaults()
+            args = bound.args if own else bound.args[1:]
         needs = tuple(isinstance(a, Variable) and a.needs for a in args)
         ctx.needs_input_grad = needs
         with no_grad():
-            if cls.setup_context is Function.setup_context:
-                result = cls.forward(ctx, *args)
-            else:
-                result = cls.forward(*args)
+            result = cls.forward(*args) if own else cls.forward(ctx, *args)
+            if own:
                 cls.setup_context(ctx, args, result)
         several = isinstance(result, tuple)
         outputs = list(result) if several else [result]
+        for dirty in ctx._dirty if thread.recording else ():
+            if dirty.needs and dirty.node is None:
+                raise RuntimeError("a leaf Variable that requires grad has been used in an in-place operation.")
+            if not any(dirty is output for output in outputs):
+                raise RuntimeError(
+                    "Some elements marked as dirty during the forward method were not returned as output. The inputs "
+                    "that are modified inplace must all be outputs of the Function."
+                )
         for place, output in enumerate(outputs):
             if any(output is dirty for dirty in ctx._dirty):
                 output.version[0] += 1
@@ -154,7 +167,7 @@ class Function:
             and output.array.dtype.kind in "fV"
             and not any(output is constant for constant in ctx._constant)
         ]
-        call = _Call(cls, ctx, len(args), {place: outputs[place].array for place in learned}, len(outputs))
+        call = _Call(cls, ctx, args, {place: outputs[place].array for place in learned}, len(outputs))
         edges = []
         for place, a in enumerate(args):
             if ctx.needs_input_grad[place]:
@@ -175,8 +188,11 @@ class Function:
 class _Call:
     """The vjp towards each input of one call of a Function; all of them come from one run of its backward."""
 
-    def __init__(self, function: Any, ctx: FunctionCtx, inputs: int, learned: dict[int, Any], outputs: int) -> None:
-        self.function, self.inputs, self.outputs = function, inputs, outputs
+    def __init__(
+        self, function: Any, ctx: FunctionCtx, inputs: tuple[Any, ...], learned: dict[int, Any], outputs: int
+    ) -> None:
+        self.function, self.outputs = function, outputs
+        self.inputs = [(v.array.shape, v.array.dtype) if isinstance(v, Variable) else None for v in inputs]
         self.ctx = None if ctx._saved else ctx
         self.zeros = {n: functools.partial(array_module(a).zeros, a.shape, a.dtype) for n, a in learned.items()}
         self.last = 0
@@ -202,16 +218,33 @@ class _Call:
         found = self.function.backward(ctx, *gradients)
         found = tuple(found) if isinstance(found, (tuple, list)) else (found,)
         name = f"{self.function.__name__}Backward"
-        if len(found) > self.inputs and all(value is None for value in found[self.inputs :]):
-            found = found[: self.inputs]
-        if len(found) != self.inputs:
+        count = len(self.inputs)
+        if len(found) > count and all(value is None for value in found[count:]):
+            found = found[:count]
+        if len(found) != count:
             raise RuntimeError(
-                f"function {name} returned an incorrect number of gradients (expected {self.inputs}, got {len(found)})"
+                f"function {name} returned an incorrect number of gradients (expected {count}, got {len(found)})"
             )
-        for place, value in enumerate(found):
+        values: list[Any] = []
+        for place, (value, kind) in enumerate(zip(found, self.inputs, strict=True)):
             if value is not None and not isinstance(value, Variable):
                 raise TypeError(f"function {name} returned a {type(value).__name__} as gradient {place}, not a Tensor")
-        return [value if lift or value is None else value.array for value in found]
+            if value is not None and kind is not None:
+                value = _fitted(value, *kind, f"Function {name} returned an invalid gradient at index {place}")
+            values.append(value if lift or value is None else value.array)
+        return values
+
+
+def _fitted(value: Any, shape: tuple[int, ...], dtype: Any, complaint: str) -> Any:
+    """A gradient in the shape and dtype of its input, to which broadcast dimensions are summed."""
+    found = value.array.shape
+    if found != shape:
+        extra = len(found) - len(shape)
+        if extra < 0 or any(n not in (1, m) for n, m in zip(shape, found[extra:], strict=True)):
+            raise RuntimeError(f"{complaint} - got {list(found)} but expected shape compatible with {list(shape)}")
+        axes = [i for i, m in enumerate(found) if i < extra or shape[i - extra] != m]
+        value = value.sum(axes).reshape(shape)
+    return value if value.array.dtype == dtype else value.astype(dtype)
 
 
 def once_differentiable(backward: Callable[..., Any]) -> Callable[..., Any]:

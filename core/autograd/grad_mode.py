@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Any, Self, TypeVar, overload
 
 from .tape import thread
@@ -40,8 +41,30 @@ class _Recording(contextlib.ContextDecorator):
 
     def __call__(self, function: F) -> F:
         if inspect.isgeneratorfunction(function):
-            raise TypeError(f"expected a function, found the generator {function.__name__}: use the block inside it")
+            return self._around_steps(function)  # type: ignore[return-value]
         return super().__call__(function)
+
+    def _around_steps(self, function: Callable[..., Generator[Any, Any, Any]]) -> Callable[..., Any]:
+        """The generator function with the block around each of its steps, not around what happens between them."""
+
+        @functools.wraps(function)
+        def steps(*args: Any, **names: Any) -> Generator[Any, Any, Any]:
+            steps = function(*args, **names)
+            step = functools.partial(next, steps)
+            try:
+                while True:
+                    with self._recreate_cm():
+                        value = step()
+                    try:
+                        step = functools.partial(steps.send, (yield value))
+                    except Exception as error:  # noqa: BLE001  (the generator's own to handle)
+                        step = functools.partial(steps.throw, error)
+            except StopIteration as end:
+                return end.value
+            finally:
+                steps.close()
+
+        return steps
 
 
 class no_grad(_Recording):

@@ -25,6 +25,9 @@ def gradcheck(
     atol: float = 1e-5,
     rtol: float = 1e-3,
     raise_exception: bool = True,
+    nondet_tol: float = 0.0,
+    check_undefined_grad: bool = True,
+    check_batched_grad: bool = False,
     fast_mode: bool = True,
     directions: int = 4,
 ) -> bool:
@@ -33,7 +36,7 @@ def gradcheck(
     Each input is moved along random directions of length 1; the difference quotient, weighted by random numbers per
     output, must equal the gradient's part along the direction to within atol + rtol * its size. Two evaluations a
     direction, whatever the size (PyTorch's fast_mode; there is no other). RuntimeError naming the input, unless
-    raise_exception is False.
+    raise_exception is False. nondet_tol, check_undefined_grad, check_batched_grad: accepted.
     """
     arguments = tuple(inputs) if isinstance(inputs, Sequence) else (inputs,)
     places = [n for n, a in enumerate(arguments) if isinstance(a, Variable) and a.needs]
@@ -76,12 +79,26 @@ def gradcheck(
     return True
 
 
-def gradgradcheck(func: Callable[..., Any], inputs: Any, **options: Any) -> bool:
-    """`gradcheck` of the gradients of func, weighted at random: are the second derivatives right?"""
+def gradgradcheck(
+    func: Callable[..., Any],
+    inputs: Any,
+    grad_outputs: Any = None,
+    *,
+    gen_non_contig_grad_outputs: bool = False,
+    **options: Any,
+) -> bool:
+    """`gradcheck` of the gradients of func, weighted by grad_outputs or at random: are the second derivatives right?
+
+    gen_non_contig_grad_outputs: accepted. options: those of `gradcheck`.
+    """
     arguments = tuple(inputs) if isinstance(inputs, Sequence) else (inputs,)
     outputs = _learned(func(*arguments))
     draw = np.random.default_rng(1).standard_normal
-    weights = [wrap(np.asarray(draw(o.array.shape))) for o in outputs]
+    if grad_outputs is None:
+        weights = [wrap(np.asarray(draw(o.array.shape))) for o in outputs]
+    else:
+        given = grad_outputs if isinstance(grad_outputs, Sequence) else (grad_outputs,)
+        weights = [weight.detach() for weight in given]
     for weight in weights:
         weight.needs = True
     # the gradients are functions of the inputs and, linearly, of the weights

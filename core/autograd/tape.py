@@ -11,6 +11,7 @@ alike: given arrays it computes the gradient, given Tensors (`create_graph`) it 
 
 from __future__ import annotations
 
+import re
 import threading
 import weakref
 from collections.abc import Callable, Sequence
@@ -19,11 +20,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..backend import Array, array_module, is_array
-from ..dtypes import HALVES, widened
+from ..dtypes import HALVES, of, widened
 
 __all__ = [
     "FREED",
     "RESULT",
+    "AccumulateGrad",
+    "AfterHook",
     "Dropped",
     "Into",
     "Node",
@@ -32,6 +35,7 @@ __all__ = [
     "Variable",
     "bind_tensor_class",
     "edge",
+    "modified",
     "record",
     "record_view",
     "rewrite_history",
@@ -81,7 +85,7 @@ class Node:
     def __init__(self, name: str, edges: Any) -> None:
         self._name = name
         self.edges = edges
-        self.hooks: list[Callable[[Any], Any]] | None = None
+        self.hooks: list[Any] | None = None  # called with the node's gradient; AfterHooks with what comes of it
 
     def name(self) -> str:
         """The op's name, e.g. "MulBackward0"."""
@@ -89,8 +93,18 @@ class Node:
 
     @property
     def next_functions(self) -> tuple[tuple[Any, int], ...]:
-        """The nodes that gradients flow to next; a leaf stands for its own accumulation."""
-        return tuple((parent, 0) for parent, *_ in self.edges)
+        """The nodes that gradients flow to next; of a leaf its AccumulateGrad."""
+        parents = [edge[0] for edge in self.edges]
+        return tuple((v if isinstance(v, Node) else AccumulateGrad(v), 0) for v in parents)
+
+    def register_hook(self, hook: Callable[[tuple[Any, ...], tuple[Any, ...]], Any]) -> RemovableHandle:
+        """Call hook with the gradients towards the inputs and (gradient,); a tuple that it returns replaces the former.
+
+        They are those of the inputs that need a gradient; None for one that this pass does not ask for.
+        """
+        if self.hooks is None:
+            self.hooks = []
+        return RemovableHandle(self.hooks, AfterHook(hook))
 
     def register_prehook(self, hook: Callable[[tuple[Any, ...]], Any]) -> RemovableHandle:
         """Call hook with (gradient,) before it flows on; a tuple that it returns replaces it."""
@@ -104,7 +118,37 @@ class Node:
         return RemovableHandle(self.hooks, unpacking)
 
     def __repr__(self) -> str:
-        return f"<{self._name}>"
+        return f"<{self._name} object at {id(self):#x}>"
+
+
+class AfterHook:
+    """Among a node's hooks, which see its gradient: one that sees what the node makes of it."""
+
+    __slots__ = ("function",)
+
+    def __init__(self, function: Callable[[tuple[Any, ...], tuple[Any, ...]], Any]) -> None:
+        self.function = function
+
+
+class AccumulateGrad:
+    """Where gradients end: the leaf that they add up in. Two of one leaf are equal."""
+
+    __slots__ = ("variable",)
+
+    next_functions: tuple[tuple[Any, int], ...] = ()
+
+    def __init__(self, variable: Variable) -> None:
+        self.variable = variable
+
+    def name(self) -> str:
+        """As PyTorch prints it."""
+        return "torch::autograd::AccumulateGrad"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, AccumulateGrad) and self.variable is other.variable
+
+    def __hash__(self) -> int:
+        return hash(self.variable)
 
 
 class Result:
@@ -244,6 +288,18 @@ def edge(source: Variable, vjp: Any, saved: Sequence[Any], result: Variable) -> 
     kept = tuple([Result(result) if item is RESULT else item for item in saved])
     versions = tuple([item.version[0] if isinstance(item, (Variable, Result)) else 0 for item in kept])
     return (place, vjp, kept, versions)
+
+
+def modified(item: Variable | Result, expected: int, maker: Node | None) -> RuntimeError:
+    """The error of a saved tensor that was changed in place; maker: the node that made it."""
+    what = f"{of(item.array.dtype).title}Tensor {list(item.array.shape)}"
+    origin = f", which is output 0 of {re.sub(r'Backward[0-9]*$', '', maker.name())}," if maker else ""
+    return RuntimeError(
+        "one of the variables needed for gradient computation has been modified by an inplace operation: "
+        f"[mpigrad.{what}]{origin} is at version {item.version[0]}; expected version {expected} instead. Hint: enable "
+        "anomaly detection to find the operation that failed to compute its gradient, with "
+        "mpigrad.autograd.set_detect_anomaly(True, check_nan=False)."
+    )
 
 
 def _rounding(function: Callable[..., Any], into: bool, dtype: np.dtype[Any]) -> Callable[..., Any]:

@@ -245,15 +245,15 @@ def _by_dimension(key: Key, ndim: int) -> tuple[list[Any], list[int]]:
 
 def setitem(input: Any, index: Any, value: Any) -> None:
     """input[index] = value, in place."""
-    check_in_place(input, value)
-    if isinstance(value, Variable):
-        value = cast(value, input.array.dtype)
-    new = value.array if isinstance(value, Variable) else value
     try:
         first, rest, _, _ = _parsed(input.array, index)
         place = input.array[first]
     except IndexError as error:
         raise _complaint(input.array.shape, index, error) from None
+    check_in_place(input, value, part=not rest and place.shape != input.array.shape)
+    if isinstance(value, Variable):
+        value = cast(value, input.array.dtype)
+    new = value.array if isinstance(value, Variable) else value
     try:
         place[rest or ...] = new
         input.version[0] += 1

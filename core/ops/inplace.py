@@ -55,8 +55,8 @@ def in_place_view(op: Callable[..., Any]) -> Callable[..., Any]:
     return method
 
 
-def check_in_place(input: Any, *others: Any) -> None:
-    """RuntimeError where `input` cannot be changed in place."""
+def check_in_place(input: Any, *others: Any, part: bool = False) -> None:
+    """RuntimeError where `input` cannot be changed in place; part: a view of it is what changes."""
     if not getattr(input.array.flags, "writeable", True):
         raise RuntimeError(
             "unsupported operation: more than one element of the written-to tensor refers to a single memory location. "
@@ -64,9 +64,10 @@ def check_in_place(input: Any, *others: Any) -> None:
         )
     if not thread.recording:
         return
-    if input.needs and input.node is None:
-        raise RuntimeError("a leaf Variable that requires grad is being used in an in-place operation.")
     if input.source is None:
+        if input.needs and input.node is None:
+            leaf = f"a {'view of a ' * part}leaf Variable that requires grad"
+            raise RuntimeError(f"{leaf} is being used in an in-place operation.")
         return
     base = input
     while base.source is not None:

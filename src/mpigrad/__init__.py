@@ -20,6 +20,8 @@ from .core import utils as utils
 from .core.amp.autocast_mode import *
 from .core.autograd import enable_grad as enable_grad
 from .core.autograd import inference_mode as inference_mode
+from .core.autograd import is_anomaly_check_nan_enabled as is_anomaly_check_nan_enabled
+from .core.autograd import is_anomaly_enabled as is_anomaly_enabled
 from .core.autograd import is_grad_enabled as is_grad_enabled
 from .core.autograd import is_inference_mode_enabled as is_inference_mode_enabled
 from .core.autograd import no_grad as no_grad

@@ -143,6 +143,45 @@ def test_dirty_input(same: Any) -> None:
     same(expression)
 
 
+def run(m: Any, forward: Any, backward: Any, *inputs: Any, **names: Any) -> Any:
+    """The result, and the gradient of the first input."""
+    function = type(
+        "Mine", (m.autograd.Function,), {"forward": staticmethod(forward), "backward": staticmethod(backward)}
+    )
+    y = function.apply(*inputs, **names)
+    y.sum().backward()
+    return y, inputs[0].grad
+
+
+def doubled(ctx: Any, x: Any) -> Any:
+    x.mul_(2)
+    ctx.mark_dirty(x)
+    return x
+
+
+def same_as(ctx: Any, g: Any) -> Any:
+    return g
+
+
+GRADIENTS: list[Any] = [
+    lambda m: run(m, lambda ctx, x: x.sum(), lambda ctx, g: m.ones(4, 3), leaf(m)),  # summed over what was broadcast
+    lambda m: run(m, lambda ctx, x: x.sum(), lambda ctx, g: m.ones(1), leaf(m)),
+    lambda m: run(m, lambda ctx, x: x.sum(), lambda ctx, g: m.ones(2), leaf(m)),
+    lambda m: run(m, lambda ctx, x: x.sum(), lambda ctx, g: m.ones(3, dtype=m.float32), leaf(m)),
+    lambda m: run(m, lambda ctx, x, by=2: x * by, lambda ctx, g: (g * 5, None), leaf(m), by=3),
+    lambda m: run(m, lambda ctx, x, by=2: x * by, lambda ctx, g: (g * 5, None), leaf(m)),
+    lambda m: run(m, lambda ctx, x, by: x * by, lambda ctx, g: g, leaf(m), leaf(m)),
+    lambda m: run(m, doubled, same_as, leaf(m)),
+    lambda m: run(m, lambda ctx, x: doubled(ctx, x) * 1, same_as, leaf(m) * 1),
+    lambda m: run(m, lambda ctx, x: ctx.save_for_backward(3), same_as, leaf(m)),
+]
+
+
+@pytest.mark.parametrize("expression", GRADIENTS)
+def test_what_a_function_must_return(expression: Any, same: Any) -> None:
+    same(expression)
+
+
 @pytest.mark.parametrize(
     "expression",
     [

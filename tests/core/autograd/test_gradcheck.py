@@ -47,3 +47,9 @@ def test_inputs_are_checked() -> None:
         gradcheck(lambda x: x, mpigrad.ones(2))
     with pytest.raises(ValueError, match="float64"):
         gradcheck(lambda x: x, mpigrad.ones(2, requires_grad=True))
+
+
+def test_pytorchs_options() -> None:
+    assert gradcheck(mpigrad.sin, leaf(3), nondet_tol=1e-7, check_undefined_grad=False, check_batched_grad=False)
+    weights = mpigrad.ones(3, dtype=mpigrad.float64, requires_grad=True)
+    assert gradgradcheck(mpigrad.sin, leaf(3), weights, gen_non_contig_grad_outputs=True)

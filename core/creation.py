@@ -196,12 +196,30 @@ def _array(data: Any, dtype: Dtype | None, *, copy: bool) -> Array:
     plain = _plain(data, found)
     kinds = [kind if isinstance(kind, np.dtype) else dtypes.of_number(kind()) for kind in found]
     natural = dtypes.of(reduce(dtypes.promote, kinds)) if kinds else dtypes.get_default_dtype()
+    kind = (dtype or natural).numpy
     try:
-        return np.array(plain, (dtype or natural).numpy)
+        if kind.kind == "u":  # in which negative numbers count down from the largest
+            wide = np.array(plain, natural.numpy)
+            for value in (wide.min(), wide.max()) if wide.size else ():
+                dtypes.number_for(kind, value)
+            return wide.astype(kind)
+        return np.array(plain, kind)
     except (OverflowError, ValueError) as error:
         if "sequence" in str(error):
-            raise ValueError(f"expected nested sequences of equal lengths: {error}") from None
-        raise RuntimeError(f"value cannot be converted to type {(dtype or natural).name} without overflow") from None
+            raise ValueError(_uneven(plain)) from None
+        raise RuntimeError(f"value cannot be converted to type {kind.name} without overflow") from None
+
+
+def _uneven(data: Any) -> str:
+    """Where nested lists have another length, or another depth, than the first at their level."""
+    level, dim = [data], 0
+    while all(isinstance(item, list) for item in level):
+        length = len(level[0])
+        for item in level:
+            if len(item) != length:
+                return f"expected sequence of length {length} at dim {dim} (got {len(item)})"
+        level, dim = [item for items in level for item in items], dim + 1
+    return f"expected numbers or sequences at dim {dim}, found both"
 
 
 def _plain(data: Any, found: set[Any]) -> Any:
@@ -218,7 +236,9 @@ def _plain(data: Any, found: set[Any]) -> Any:
     if isinstance(data, (float, int)):
         found.add(int if isinstance(data, int) else float)
         return data
-    raise TypeError(f"expected numbers, found {type(data).__name__}")
+    if isinstance(data, str):
+        raise TypeError("new(): invalid data type 'str'")
+    raise RuntimeError(f"Could not infer dtype of {type(data).__name__}")
 
 
 def _shape(size: tuple[Any, ...]) -> tuple[int, ...]:
@@ -256,6 +276,7 @@ def full(
     if isinstance(fill_value, Tensor):
         fill_value = fill_value.item()
     kind = dtype.numpy if dtype else dtypes.of_number(fill_value)
+    fill_value = dtypes.number_for(kind, fill_value)
     return _finish(module_of(_device(device)).full(_shape((size,)), fill_value, kind), device, requires_grad)
 
 
@@ -328,11 +349,15 @@ def arange(
         raise RuntimeError("step must be nonzero")
     if dtype is dtypes.int64:
         first, last, step = int(first), int(last), int(step)
+    if step == 0:
+        raise ValueError("step must be nonzero")  # as an integer
     if (last - first) / step < 0:
         raise RuntimeError("upper bound and lower bound inconsistent with step sign")
     whole = all(isinstance(v, int) for v in (first, last, step))
     kind = dtype or (dtypes.int64 if whole else dtypes.get_default_dtype())
     count = int(np.ceil((last - first) / step))
+    if kind.numpy.kind in "iu":
+        first, step, whole = int(first), int(step), True
     steps: Array = np.arange(count, dtype=np.int64 if whole else np.float64)
     values = first + steps * step
     return _finish(values.astype(kind.numpy), device, requires_grad)

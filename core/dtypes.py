@@ -9,6 +9,7 @@ The halves, float16 and bfloat16, are computed with in float32 and rounded once,
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -199,6 +200,19 @@ def in_single(function: Callable[..., Array], array: Array, *others: Any) -> Arr
         return function(array, *others)
     value = function(*map(widened, (array, *others)))
     return value.astype(array.dtype, copy=False) if value.dtype.kind in FLOATING else value
+
+
+def number_for(dtype: np.dtype[Any], value: Any) -> Any:
+    """A Python number that becomes an element of this NumPy dtype: unsigned integers count down from 0 to the largest.
+
+    RuntimeError for one that is out of range.
+    """
+    if dtype.kind not in "iu" or not math.isfinite(value):
+        return value
+    limits, whole = np.iinfo(dtype), int(value)
+    if not (limits.min or -limits.max) <= whole <= limits.max:
+        raise RuntimeError(f"value cannot be converted to type {dtype.name} without overflow")
+    return whole % (limits.max + 1) if whole < 0 and not limits.min else value
 
 
 # --- limits ---------------------------------------------------------------------------------------------------------

@@ -109,7 +109,7 @@ class Methods(Variable):
     divide_, true_divide_ = in_place(elementwise.divide), in_place(elementwise.true_divide)
     floor_divide_, remainder_ = in_place(elementwise.floor_divide), in_place(elementwise.remainder)
     fmod_, pow_ = in_place(elementwise.fmod), in_place(elementwise.pow)
-    float_power_, square_ = in_place(elementwise.float_power), in_place(elementwise.square)
+    square_ = in_place(elementwise.square)
     neg_, negative_, abs_ = in_place(elementwise.neg), in_place(elementwise.negative), in_place(elementwise.abs)
     absolute_, reciprocal_ = in_place(elementwise.absolute), in_place(elementwise.reciprocal)
     addcmul_, addcdiv_ = in_place(elementwise.addcmul), in_place(elementwise.addcdiv)
@@ -150,6 +150,8 @@ class Methods(Variable):
         """The n-th derivative of digamma."""
         return special.polygamma(n, self)
 
+    polygamma_ = in_place(polygamma)
+
     # --- elementwise: comparison, logic and bits ---
 
     eq, ne, not_equal = compare.eq, compare.ne, compare.not_equal
@@ -163,7 +165,7 @@ class Methods(Variable):
     bitwise_xor = __xor__ = __rxor__ = compare.bitwise_xor
     bitwise_left_shift = __lshift__ = compare.bitwise_left_shift
     bitwise_right_shift = __rshift__ = compare.bitwise_right_shift
-    bitwise_not = __invert__ = compare.bitwise_not
+    bitwise_not = compare.bitwise_not
     logical_and, logical_or, logical_xor = compare.logical_and, compare.logical_or, compare.logical_xor
     logical_not, isnan, isinf, isfinite = compare.logical_not, compare.isnan, compare.isinf, compare.isfinite
     isposinf, isneginf, isreal, signbit = compare.isposinf, compare.isneginf, compare.isreal, compare.signbit
@@ -186,8 +188,22 @@ class Methods(Variable):
         """This tensor where condition holds, else other."""
         return elementwise.where(condition, self, other)
 
+    def float_power_(self, exponent: Any) -> Any:
+        """`float_power` in place; RuntimeError unless this is a tensor of float64."""
+        if self.array.dtype != dtypes.DOUBLE:
+            raise RuntimeError(
+                f"the base given to float_power_ has dtype {dtypes.of(self.array.dtype).title} but the operation's "
+                "result requires dtype Double"
+            )
+        return in_place(elementwise.float_power)(self, exponent)
+
+    def __invert__(self) -> Any:
+        if self.array.dtype.kind in dtypes.FLOATING:
+            raise TypeError("~ (operator.invert) is only implemented on integer and Boolean-type tensors")
+        return compare.bitwise_not(self)
+
     def __rtruediv__(self, other: Any) -> Any:
-        return elementwise.quotient(other, self)
+        return elementwise.mul(elementwise.reciprocal(self), other)  # PyTorch's order of rounding
 
     def __rfloordiv__(self, other: Any) -> Any:
         return elementwise.floor_divide(other, self)
@@ -218,6 +234,7 @@ class Methods(Variable):
     logcumsumexp, diff = scan.logcumsumexp, scan.diff
     cumsum_, cumprod_ = in_place(scan.cumsum), in_place(scan.cumprod)
     norm, dist, renorm = vectornorm.norm, vectornorm.dist, vectornorm.renorm
+    renorm_ = in_place(vectornorm.renorm)
     unique, unique_consecutive = statistics.unique, statistics.unique_consecutive
     bincount, histc, cov, corrcoef = statistics.bincount, statistics.histc, statistics.cov, statistics.corrcoef
     softmax, log_softmax, logsumexp = reduce.softmax, reduce.log_softmax, reduce.logsumexp
@@ -260,7 +277,8 @@ class Methods(Variable):
     # --- parts --------------------------------------------------------------------------------------------------------
 
     narrow, select, diagonal, unfold = slices.narrow, slices.select, slices.diagonal, slices.unfold
-    as_strided, fill_diagonal_ = slices.as_strided, slices.fill_diagonal_
+    as_strided, as_strided_ = slices.as_strided, in_place_view(slices.as_strided)
+    fill_diagonal_ = slices.fill_diagonal_
     split, split_with_sizes, chunk, unbind = join.split, join.split_with_sizes, join.chunk, join.unbind
     tensor_split, hsplit, vsplit, dsplit = join.tensor_split, join.hsplit, join.vsplit, join.dsplit
 
@@ -305,7 +323,7 @@ class Methods(Variable):
     addbmm_, baddbmm_ = in_place(linalg.addbmm), in_place(linalg.baddbmm)
 
     def __rmatmul__(self, other: Any) -> Any:
-        return linalg.matmul(wrap(other), self)
+        return linalg.matmul(wrap(other), self) if is_array(other) else NotImplemented
 
     # --- casts --------------------------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import deepcopy
@@ -20,6 +21,28 @@ from .ops.shape import Size
 from .printing import tensor_text
 
 PYTHON_TYPES: dict[Any, dtypes.dtype] = {float: dtypes.float64, int: dtypes.int64, bool: dtypes.bool_}
+
+
+OPERATORS: dict[np.ufunc, Callable[..., Any]] = {
+    np.add: operator.add,
+    np.bitwise_and: operator.and_,
+    np.bitwise_or: operator.or_,
+    np.bitwise_xor: operator.xor,
+    np.equal: operator.eq,
+    np.floor_divide: operator.floordiv,
+    np.greater: operator.gt,
+    np.greater_equal: operator.ge,
+    np.left_shift: operator.lshift,
+    np.less: operator.lt,
+    np.less_equal: operator.le,
+    np.multiply: operator.mul,
+    np.not_equal: operator.ne,
+    np.power: operator.pow,
+    np.remainder: operator.mod,
+    np.right_shift: operator.rshift,
+    np.subtract: operator.sub,
+    np.true_divide: operator.truediv,
+}
 
 
 class Tensor(Methods, Exchange):
@@ -317,7 +340,10 @@ class Tensor(Methods, Exchange):
         return np.array(self.numpy(), dtype, copy=copy)
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
-        # NumPy's own function on a tensor: computed by NumPy, outside the tape, handed back as a tensor
+        # beside NumPy's numbers an operator is the tensor's own, `np.sqrt(2) * x` as `2**0.5 * x`
+        # NumPy's other functions on a tensor are computed by NumPy, outside the tape, and handed back as a tensor
+        if ufunc in OPERATORS and not kwargs and any(not isinstance(v, Tensor) and np.ndim(v) == 0 for v in inputs):
+            return OPERATORS[ufunc](*[v if isinstance(v, Tensor) else np.asarray(v).item() for v in inputs])
         out = kwargs.get("out")
         if out is not None:
             kwargs["out"] = tuple(v.numpy() if isinstance(v, Tensor) else v for v in out)
@@ -394,7 +420,8 @@ class Tensor(Methods, Exchange):
     def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
         if self.node is not None:
             raise RuntimeError(
-                "Only Tensors created explicitly by the user support the deepcopy protocol at the moment"
+                "Only Tensors created explicitly by the user (graph leaves) support the deepcopy protocol at the "
+                "moment."
             )
         copy = Tensor.__new__(type(self), dtype=self.dtype)
         copy.array, copy.needs = self.array.copy("K"), self.needs

@@ -10,7 +10,7 @@ import numpy as np
 from ..autograd import Variable, record
 from ..backend import Array
 from ..dtypes import FLOATING, of
-from .pointwise import binary, cannot_broadcast, unary
+from .pointwise import binary, cannot_broadcast, not_a_tensor, unary
 
 # fmt: off
 __all__ = [
@@ -21,16 +21,16 @@ __all__ = [
 ]
 # fmt: on
 
-eq = binary("Eq", operator.eq)
-ne = not_equal = binary("Ne", operator.ne)
-lt = less = binary("Lt", operator.lt)
-le = less_equal = binary("Le", operator.le)
-gt = greater = binary("Gt", operator.gt)
-ge = greater_equal = binary("Ge", operator.ge)
+eq = binary("Eq", operator.eq, numbers="b")
+ne = not_equal = binary("Ne", operator.ne, numbers="b")
+lt = less = binary("Lt", operator.lt, numbers="b")
+le = less_equal = binary("Le", operator.le, numbers="b")
+gt = greater = binary("Gt", operator.gt, numbers="b")
+ge = greater_equal = binary("Ge", operator.ge, numbers="b")
 
-logical_and = binary("LogicalAnd", np.logical_and, numbers=False)
-logical_or = binary("LogicalOr", np.logical_or, numbers=False)
-logical_xor = binary("LogicalXor", np.logical_xor, numbers=False)
+logical_and = binary("LogicalAnd", np.logical_and, numbers="")
+logical_or = binary("LogicalOr", np.logical_or, numbers="")
+logical_xor = binary("LogicalXor", np.logical_xor, numbers="")
 logical_not = unary("LogicalNot", np.logical_not)
 
 bitwise_and = binary("BitwiseAnd", operator.and_, refuses=FLOATING)
@@ -53,7 +53,7 @@ def isclose(input: Any, other: Any, rtol: float = 1e-05, atol: float = 1e-08, eq
     """Whether |input - other| <= atol + rtol * |other|; equal infinities are close, NaN only with equal_nan."""
     for place, value in enumerate((input, other), 1):
         if not isinstance(value, Variable):
-            raise TypeError(f"isclose(): argument {place} must be Tensor, not {type(value).__name__}")
+            raise not_a_tensor(isclose, place, value)
     a, b = input.array, other.array
     if a.dtype != b.dtype:
         raise RuntimeError(f"{of(a.dtype).title} did not match {of(b.dtype).title}")

@@ -14,6 +14,7 @@ import numpy as np
 
 from ..autograd import record
 from ..backend import is_array
+from ..dtypes import of
 from .elementwise import mul
 from .index import getitem
 from .linalg import matmul, mm
@@ -218,7 +219,7 @@ def tensordot(a: Any, b: Any, dims: Any = 2) -> Any:
     lone_a = [i for i, j in zip(over_a, over_b, strict=True) if shape_a[i] != 1 == shape_b[j]]
     lone_b = [j for i, j in zip(over_a, over_b, strict=True) if shape_b[j] != 1 == shape_a[i]]
     if lone_a or lone_b:  # a single element is paired with each of the other's
-        a, b = (t.sum(lone, keepdim=True) if lone else t for t, lone in ((a, lone_a), (b, lone_b)))
+        a, b = (t.sum(lone, keepdim=True, dtype=t.dtype) if lone else t for t, lone in ((a, lone_a), (b, lone_b)))
         shape_a, shape_b = a.array.shape, b.array.shape
     for i, j in zip(over_a, over_b, strict=True):
         if shape_a[i] != shape_b[j]:
@@ -263,6 +264,8 @@ def cross(input: Any, other: Any, dim: int | None = None) -> Any:
     if is_array(input):
         return np.cross(input, other, axis=dim)
     a, b = input.array, other.array
+    if a.dtype != b.dtype:
+        raise RuntimeError(f"expected scalar type {of(a.dtype).title} but found {of(b.dtype).title}")
     if a.ndim != b.ndim:
         raise RuntimeError("linalg.cross: inputs must have the same number of dimensions.")
     if dim is None:

@@ -25,6 +25,8 @@ from .pointwise import (
     cast,
     compute,
     is_number,
+    not_a_tensor,
+    number_of,
     promoted,
     refuse,
     together,
@@ -70,13 +72,21 @@ def _check_subtraction(input: Any, other: Any) -> None:
         )
 
 
+def _check_one_dtype(input: Any, other: Any) -> None:
+    if input.array.dtype != other.array.dtype:
+        raise RuntimeError("heaviside is not yet implemented for tensors with different dtypes.")
+
+
 def _power(a: Any, b: Any) -> Array:
-    """a ** b; integers to negative powers would not be integers: 0 for all but 1 and -1, for tensors of them."""
+    """a ** b; integers to negative powers would not be integers: 0 for all but 1 and -1."""
     if a.dtype.kind in "iu" and (negative := np.less(b, 0)).any():
-        if not isinstance(b, np.ndarray) or not b.ndim:
-            raise RuntimeError("Integers to negative integer powers are not allowed.")
         return np.where(negative, np.where(np.abs(a) == 1, a ** np.abs(b), 0), a ** np.maximum(b, 0))
     return a**b
+
+
+def _check_exponent(a: Any, b: Any) -> None:
+    if is_number(b) and b < 0 and isinstance(b, int) and a.array.dtype.kind in "iu":
+        raise RuntimeError("Integers to negative integer powers are not allowed.")
 
 
 def _pow_slope(a: Any, b: Any) -> Any:
@@ -120,6 +130,7 @@ fmod = binary(
     lambda g: g,
     lambda g, a, b: -g * trunc(a / b),
     refuses="b",
+    numbers="b",
     digits="100",
 )
 log: Op = unary("Log", np.log, lambda g, x: g / x, to_float=True)
@@ -129,24 +140,25 @@ pow = binary(
     lambda g, a, b: g * (b * a ** (b - 1)) if is_number(b) and b != 0 else g * _pow_slope(a, b),
     lambda g, y, a, b: g * where((a == 0) & (b >= 0), 0.0, y * log(a)),
     refuses="b",
+    check=_check_exponent,
     digits="102",
 )
 reciprocal = unary("Reciprocal", lambda x: 1 / x, lambda g, y: -g * (y * y), to_float=True)
-maximum = binary("Maximum", np.maximum, lambda g, a, b: _share(g, a, b), lambda g, a, b: _share(g, b, a), numbers=False)
-minimum = binary("Minimum", np.minimum, lambda g, a, b: _share(g, b, a), lambda g, a, b: _share(g, a, b), numbers=False)
+maximum = binary("Maximum", np.maximum, lambda g, a, b: _share(g, a, b), lambda g, a, b: _share(g, b, a), numbers="")
+minimum = binary("Minimum", np.minimum, lambda g, a, b: _share(g, b, a), lambda g, a, b: _share(g, a, b), numbers="")
 fmax = binary(
     "Fmax",
     np.fmax,
     lambda g, a, b: where((a >= b) | (b != b), g, 0.0),
     lambda g, a, b: where((a >= b) | (b != b), 0.0, g),
-    numbers=False,
+    numbers="",
 )
 fmin = binary(
     "Fmin",
     np.fmin,
     lambda g, a, b: where((a <= b) | (b != b), g, 0.0),
     lambda g, a, b: where((a <= b) | (b != b), 0.0, g),
-    numbers=False,
+    numbers="",
 )
 neg = negative = unary("Neg", operator.neg, lambda g: -g, check=_check_negation)
 abs = absolute = unary("Abs", np.absolute, lambda g, x: g * sign(x), refuses="b")
@@ -158,19 +170,20 @@ copysign = binary(
     lambda g, y, a: g * where(a == 0, 0.0, y / where(a == 0, 1.0, a)),
     zeros,
     to_float=True,
+    numbers="b",
     digits="010",
 )
-hypot = binary(
-    "Hypot", np.hypot, lambda g, y, a: g * (a / y), lambda g, y, b: g * (b / y), refuses="biu", numbers=False
+hypot = binary("Hypot", np.hypot, lambda g, y, a: g * (a / y), lambda g, y, b: g * (b / y), refuses="biu", numbers="")
+heaviside = binary(
+    "Heaviside", lambda a, b: np.where(a == 0, b, (a > 0).astype(a.dtype)), check=_check_one_dtype, numbers=""
 )
-heaviside = binary("Heaviside", lambda a, b: np.where(a == 0, b, (a > 0).astype(a.dtype)), numbers=False)
 ldexp = binary(
     "Ldexp",
     lambda a, b: a * np.exp2(b),
     lambda g, b: g * exp2(b),
     lambda g, y: g * (y * math.log(2)),
     to_float=True,
-    numbers=False,
+    numbers="",
 )
 
 
@@ -232,9 +245,9 @@ def square(input: Any) -> Any:
 
 def nextafter(input: Any, other: Any) -> Any:
     """The next number of the dtype after input, towards other."""
-    for value in (input, other):
+    for place, value in enumerate((input, other), 1):
         if not isinstance(value, Variable):
-            raise TypeError(f"nextafter(): argument must be Tensor, not {type(value).__name__}")
+            raise not_a_tensor(nextafter, place, value)
     a, b = promoted(input, other)
     refuse(nextafter, "biu", a.array.dtype)
     try:
@@ -258,10 +271,12 @@ def positive(input: Any) -> Any:
 
 def addcmul(input: Any, tensor1: Any, tensor2: Any, *, value: complex = 1) -> Any:
     """input + value * tensor1 * tensor2."""
+    operands = together(input, tensor1, tensor2)
+    refuse(addcmul, "b", operands[0].array.dtype)
     return compute(
         "AddcmulBackward0",
         lambda a, b, c: a + _factor(value, a) * b * c,
-        together(input, tensor1, tensor2),
+        operands,
         (lambda g: g, lambda g, c: g * (c * value), lambda g, b: g * (b * value)),
     )
 
@@ -269,7 +284,7 @@ def addcmul(input: Any, tensor1: Any, tensor2: Any, *, value: complex = 1) -> An
 def addcdiv(input: Any, tensor1: Any, tensor2: Any, *, value: complex = 1) -> Any:
     """input + value * tensor1 / tensor2; RuntimeError for integers."""
     operands = together(input, tensor1, tensor2)
-    if operands[0].array.dtype.kind not in FLOATING:
+    if not any(v.array.dtype.kind in FLOATING for v in (tensor1, tensor2)):
         raise RuntimeError(
             "Integer division with addcdiv is not supported: use div(..., rounding_mode='trunc') or floating dtypes."
         )
@@ -289,11 +304,12 @@ def _factor(value: Any, a: Array) -> Any:
 def lerp(input: Any, end: Any, weight: Any) -> Any:
     """input + weight * (end - input), computed from the nearer end; RuntimeError unless all have one dtype."""
     dtype = input.array.dtype
-    refuse(lerp, "biu", dtype)
     for name, value in (("end", end), ("weight", weight)):
         if isinstance(value, Variable) and value.array.dtype != dtype:
             wanted, found = (of(d).title.lower() for d in (dtype, value.array.dtype))
             raise RuntimeError(f"expected dtype {wanted} for `{name}` but got dtype {found}")
+    refuse(lerp, "biu", dtype)
+    weight = number_of(weight)
     return compute(
         f"LerpBackward{int(isinstance(weight, Variable))}",
         _interpolated,
@@ -316,7 +332,7 @@ def clamp(input: Any, min: Any = None, max: Any = None) -> Any:
     input = together(input, *bounds)[0]
     dtype = input.array.dtype
     refuse(clamp, "b", dtype)
-    low, high = (cast(v, dtype) if isinstance(v, Variable) else v for v in (min, max))
+    low, high = (cast(v, dtype) if isinstance(v, Variable) else number_of(v) for v in (min, max))
     return compute(
         f"ClampBackward{int(not any(isinstance(v, Variable) for v in bounds))}",
         _clamped,
@@ -345,11 +361,15 @@ def _inside(x: Any, low: Any, high: Any) -> Any:
 
 def clamp_min(input: Any, min: Any) -> Any:
     """input, but at least min."""
+    if not isinstance(input, Variable):
+        raise not_a_tensor(clamp_min, 1, input)
     return maximum(input, min) if _both_bool(input, min) else clamp(input, min)
 
 
 def clamp_max(input: Any, max: Any) -> Any:
     """input, but at most max."""
+    if not isinstance(input, Variable):
+        raise not_a_tensor(clamp_max, 1, input)
     return minimum(input, max) if _both_bool(input, max) else clamp(input, None, max)
 
 
@@ -393,7 +413,7 @@ atan2 = arctan2 = binary(
     lambda g, a, b: g * (b * _inverse_square(a, b)),
     lambda g, a, b: -g * (a * _inverse_square(a, b)),
     to_float=True,
-    numbers=False,
+    numbers="",
 )
 sinh: Op = unary("Sinh", np.sinh, lambda g, x: g * cosh(x), to_float=True)
 cosh: Op = unary("Cosh", np.cosh, lambda g, x: g * sinh(x), to_float=True)

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..autograd import RESULT, Variable, record, wrap
 from ..backend import Array, array_module, to_host
-from ..dtypes import FLOATING, of
+from ..dtypes import FLOATING, number_for, of
 from .along import grid
 from .elementwise import div, floor_divide
 from .index import FULL, Key, picked, replaced
@@ -318,7 +318,7 @@ def index_fill(input: Any, dim: int, index: Any, value: Any) -> Any:
 def _number_or_scalar(name: str, input: Any, value: Any) -> tuple[Any, int]:
     """A number as it is, a tensor of no dimension in the input's dtype, and the digit in the node's name."""
     if not isinstance(value, Variable):
-        return value, 0
+        return number_for(input.array.dtype, value), 0
     if value.array.ndim:
         raise RuntimeError(
             f"{name} only supports a 0-dimensional value tensor, but got tensor with {value.array.ndim} dimension(s)."

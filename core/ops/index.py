@@ -14,7 +14,7 @@ import numpy as np
 
 from ..autograd import Node, Variable, edge, record, thread
 from ..backend import Array, array_module, is_array, sum_rows
-from ..dtypes import of
+from ..dtypes import number_for, of
 from .inplace import check_in_place, remember
 from .pointwise import cast, sum_to, where
 from .shape import cannot_expand
@@ -254,6 +254,8 @@ def setitem(input: Any, index: Any, value: Any) -> None:
     if isinstance(value, Variable):
         value = cast(value, input.array.dtype)
     new = value.array if isinstance(value, Variable) else value
+    if isinstance(value, (int, float)) and input.array.dtype.kind == "u":
+        new = number_for(input.array.dtype, value)
     try:
         place[rest or ...] = new
         input.version[0] += 1

@@ -184,8 +184,7 @@ def _dot(name: str, input: Any, other: Any) -> Any:
         raise RuntimeError(f"1D tensors expected, but got {a.ndim}D and {b.ndim}D tensors")
     if a.dtype != b.dtype:
         raise RuntimeError(
-            "dot : expected both vectors to have same dtype, but found "
-            f"{of(a.dtype).name.capitalize()} and {of(b.dtype).name.capitalize()}"
+            f"dot : expected both vectors to have same dtype, but found {of(a.dtype).title} and {of(b.dtype).title}"
         )
     return _matmul(name, input, other)
 

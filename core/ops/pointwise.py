@@ -99,20 +99,21 @@ def binary(
     to_float: bool = False,
     refuses: str = "",
     check: Callable[[Any, Any], None] | None = None,
-    numbers: bool = True,
+    numbers: str = "ab",
     digits: str = "000",
 ) -> Op:
-    """An op of two inputs, each a Tensor or, if `numbers`, a Python number; da and db are the vjps towards them.
+    """An op of two inputs a and b, Tensors; either may be a Python number if `numbers` names it. da, db: their vjps.
 
     Broadcasting is undone here, once for all; different dtypes are promoted as PyTorch does. digits: what PyTorch
     puts behind the node's name for two tensors, beside a number, and behind a number.
     """
     node_names = [f"{name}Backward{digit}" for digit in digits]
     a_keeps, b_keeps = _picker(da), _picker(db)
+    beside = "b" in numbers
 
     def op(input: Any, other: Any) -> Any:
         kind = other.__class__
-        number = numbers and (kind is float or kind is int)
+        number = beside and (kind is float or kind is int)
         try:
             x = input.array
             y = other if number else other.array
@@ -148,13 +149,13 @@ def binary(
         first, second = isinstance(input, Variable), isinstance(other, Variable)
         if not first and not second:
             if is_number(input) and is_number(other):
-                raise TypeError(
-                    f"{op.__name__}(): argument 'input' (position 1) must be Tensor, not {type(input).__name__}"
-                )
+                raise not_a_tensor(op, 1, input)
             return function(input, other)  # arrays, in a vjp
-        if not numbers and not (first and second):
-            place, wrong = (2, other) if first else (1, input)
-            raise TypeError(f"{op.__name__}(): argument {place} must be Tensor, not {type(wrong).__name__}")
+        if not first and "a" not in numbers and not is_array(input):
+            raise not_a_tensor(op, 1, input)
+        if not second and "b" not in numbers and not is_array(other):
+            raise not_a_tensor(op, 2, other)
+        input, other = number_of(input), number_of(other)
         if check is not None:
             check(input, other)
         if first and is_number(other) and other.__class__ is not bool and input.array.dtype in HALVES:
@@ -192,8 +193,19 @@ def _reduced(vjp: Any, shape: tuple[int, ...]) -> Vjp:
 def _array(value: Any, op: Op) -> Any:
     """The operand of an op inside a vjp; TypeError for what is no array."""
     if not is_array(value) and not isinstance(value, np.generic):
-        raise TypeError(f"{op.__name__}(): argument 'input' (position 1) must be Tensor, not {type(value).__name__}")
+        raise not_a_tensor(op, 1, value)
     return value
+
+
+def not_a_tensor(op: Op, place: int, value: Any) -> TypeError:
+    """The error of an operand, the first or second, that is not a tensor."""
+    where, kind = f"'{('input', 'other')[place - 1]}' (position {place})", type(value).__name__
+    return TypeError(f"{op.__name__}(): argument {where} must be Tensor, not {kind}")
+
+
+def number_of(value: Any) -> Any:
+    """NumPy's scalar objects as Python's numbers, which do not widen what they are combined with."""
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def refuse(op: Op, kinds: str, dtype: np.dtype[Any]) -> None:
@@ -218,7 +230,7 @@ def together(*operands: Any, to_float: bool = False) -> tuple[Any, ...]:
     for value in operands:
         if not isinstance(value, (Variable, float, int, np.generic)) and not is_array(value):
             raise TypeError(f"expected a Tensor or a number beside a Tensor, found {type(value).__name__}: {value!r}")
-    raw = [v.array if isinstance(v, Variable) else v.item() if isinstance(v, np.generic) else v for v in operands]
+    raw = [v.array if isinstance(v, Variable) else number_of(v) for v in operands]
     dtype = common(*raw)
     if to_float and dtype.kind not in FLOATING:
         dtype = get_default_dtype().numpy

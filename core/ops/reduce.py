@@ -30,11 +30,11 @@ Dim = int | tuple[int, ...] | list[int] | None
 
 def axes_of(dim: Dim, ndim: int) -> tuple[int, ...]:
     """The dimensions to reduce as non-negative ints; all of them for None. RuntimeError if one is named twice."""
-    if dim is None or dim == () or dim == []:
+    if dim is None or (dim.__class__ in (tuple, list) and not dim):
         return tuple(range(ndim))
     if dim.__class__ is int:
         return (normalize_dim(dim, ndim),) if ndim else _none_of(dim)
-    axes = tuple([normalize_dim(d, ndim) for d in ((dim,) if isinstance(dim, int) else dim)])
+    axes = tuple([normalize_dim(d, ndim) for d in ((dim,) if isinstance(dim, (int, np.integer)) else dim)])
     if len(set(axes)) < len(axes):
         raise RuntimeError(f"dim {axes[0]} appears multiple times in the list of dims")
     return axes if ndim else ()

@@ -71,7 +71,7 @@ logaddexp = binary(
     lambda g, a, b: g * sigmoid(a - b),
     lambda g, a, b: g * sigmoid(b - a),
     refuses="biu",
-    numbers=False,
+    numbers="",
 )
 logaddexp2 = binary(
     "Logaddexp2",
@@ -79,7 +79,7 @@ logaddexp2 = binary(
     lambda g, a, b: g * sigmoid((a - b) * math.log(2)),
     lambda g, a, b: g * sigmoid((b - a) * math.log(2)),
     refuses="biu",
-    numbers=False,
+    numbers="",
 )
 xlog1py = binary(
     "SpecialXlog1Py",
@@ -89,8 +89,8 @@ xlog1py = binary(
     to_float=True,
 )
 zeta = binary("SpecialZeta", scipy("zeta"), to_float=True)
-gammainc = binary("SpecialGammainc", scipy("gammainc"), to_float=True, refuses="biu", numbers=False)
-gammaincc = binary("SpecialGammaincc", scipy("gammaincc"), to_float=True, refuses="biu", numbers=False)
+gammainc = binary("SpecialGammainc", scipy("gammainc"), to_float=True, refuses="biu", numbers="")
+gammaincc = binary("SpecialGammaincc", scipy("gammaincc"), to_float=True, refuses="biu", numbers="")
 
 
 def _gammaln(x: Array) -> Array:

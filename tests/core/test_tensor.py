@@ -58,6 +58,16 @@ SAME: list[Expression] = [
     lambda m: [2 in grid(m), 9 in grid(m), m.tensor(2) in grid(m)],
     lambda m: [f"{m.tensor(1.25):.1f}", f"{m.tensor(7):03d}", f"{m.tensor(1.5)}", f"{row(m)}"],
     lambda m: f"{row(m):.1f}",
+    lambda m: ["abc"[m.tensor(True)], "abc"[m.tensor(2)]],
+    # beside NumPy's numbers
+    lambda m: [np.sqrt(2.0) * learned(m), np.float64(1) - learned(m), np.float64(3) / learned(m)],
+    lambda m: [np.float64(2) > learned(m), np.float64(2) == learned(m), np.int64(2) <= row(m), np.float32(2) != row(m)],
+    lambda m: [np.float32(3) * grid(m), np.int64(7) % (grid(m) + 1), np.float64(2) * row(m).half()],
+    lambda m: [learned(m) * np.float64(2), row(m).half() * np.float64(2), row(m) + np.int64(2)],
+    lambda m: [np.int64(1) << grid(m), np.int64(6) >> grid(m), np.int64(1) ^ grid(m)],
+    lambda m: [row(m).clamp(np.float64(0), np.float32(2)), row(m).lerp(row(m), np.float64(0.3))],
+    lambda m: row(m).sum(np.int64(0)),
+    lambda m: (np.sqrt(2.0) * learned(m)).grad_fn.name(),
     # what it is
     lambda m: [grid(m).size(), grid(m).size(-1), grid(m).dim(), grid(m).ndim, grid(m).numel(), grid(m).element_size()],
     lambda m: [grid(m).stride(), grid(m).T.stride(), grid(m).is_contiguous(), grid(m).T.is_contiguous()],
@@ -304,7 +314,7 @@ class TestCopies:
         assert twin.grad is not leaf.grad and twin.grad.tolist() == [3.0, 3.0]
         twin.data.fill_(0)
         assert leaf.tolist() == [1.0, 2.0]
-        with pytest.raises(RuntimeError, match="Only Tensors created explicitly by the user support the deepcopy"):
+        with pytest.raises(RuntimeError, match="Only Tensors created explicitly by the user"):
             copy.deepcopy(leaf * 2)
 
     def test_deepcopy_of_a_module(self) -> None:

@@ -194,6 +194,19 @@ def grad(call: Any) -> Any:
 
 
 EXPRESSIONS: list[Any] = [
+    lambda m: 3.0 / m.arange(1.0, 60.0),  # the reciprocal is rounded, too
+    lambda m: (2 / m.ones(2, requires_grad=True)).grad_fn.name(),
+    lambda m: [2 ** m.tensor(-1), m.tensor([2, 1, -1]) ** m.tensor(-3), m.tensor(2) ** m.tensor([-1])],
+    lambda m: m.tensor([2, 1]) ** -1,
+    lambda m: m.maximum(m.ones(2), 1),
+    lambda m: m.atan2(1, m.ones(2)),
+    lambda m: m.nextafter(m.ones(2), 1),
+    lambda m: m.heaviside(m.ones(2), m.ones(2).double()),
+    lambda m: ~m.ones(2),
+    lambda m: 2 @ m.ones(2),
+    lambda m: m.ones(2).float_power_(2),
+    lambda m: [m.ones(2).double().float_power_(2), m.full((2, 2), 3.0).renorm_(2, 0, 0.5), m.ones(2).polygamma_(1)],
+    lambda m: m.arange(4.0).as_strided_((2, 2), (1, 1)),
     grad(lambda m, a, b: (a - b).relu()),
     grad(lambda m, a, b: m.maximum(a, b)),
     grad(lambda m, a, b: m.fmin(a, b)),
@@ -243,6 +256,12 @@ CLASSES: list[Any] = [
     lambda m: m.ones(2).clamp(),
     lambda m: m.ones(2).clamp("a"),
     lambda m: m.addcdiv(m.tensor([1]), m.tensor([1]), m.tensor([1])),
+    lambda m: m.addcdiv(m.ones(1), m.tensor([1]), m.tensor([1])),
+    lambda m: m.addcmul(*[m.tensor([True])] * 3),
+    *[
+        lambda m, op=op: getattr(m, op)(2, m.ones(2))
+        for op in ("eq", "lt", "fmod", "copysign", "clamp_min", "clamp_max")
+    ],
     lambda m: m.lerp(m.tensor([1]), m.tensor([2]), 0.5),
     lambda m: m.tensor([1]).round(decimals=1),
     lambda m: m.frac(m.tensor([1])),

@@ -65,6 +65,8 @@ def random_like(m: Any, values: list[Any]) -> list[Any]:
 
 def gradients(m: Any, outputs: list[Any], inputs: list[Any], **options: Any) -> list[Any]:
     weights = random_like(m, outputs)
+    if not inputs:
+        return []
     return list(m.autograd.grad(outputs, inputs, weights, retain_graph=True, allow_unused=True, **options))
 
 

@@ -43,11 +43,11 @@ def told(*faults: Fault | Short, timeout: float = 30.0) -> dict[int, BaseExcepti
     return heard
 
 
-def train(steps: int = 3) -> str:
+def train(steps: int = 3, check_every: int = 0) -> str:
     """A small training; the digest of what it leaves."""
     ddp.init_process_group(timeout=30)
     mpigrad.manual_seed(0)
-    model = ddp.DistributedDataParallel(nn.Linear(4, 2))
+    model = ddp.DistributedDataParallel(nn.Linear(4, 2), check_every=check_every)
     optimizer = optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     draw = np.random.default_rng(ddp.get_rank())
     for _ in range(steps):
@@ -210,6 +210,8 @@ def test_replicas_part() -> None:
     for at in ("bucket 0", "broadcast"):
         zero, one, two = simulated.run(SIZE, train, faults=[Corrupts(1, at)])
         assert zero == two != one
+        with pytest.raises(ddp.RanksDiffer, match="the odd one: rank 1;"):
+            simulated.run(SIZE, train, 3, 1, faults=[Corrupts(1, at)])
 
 
 def test_a_collective_that_moves_nothing_cannot_be_corrupted() -> None:

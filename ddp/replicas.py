@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
-from xxhash import xxh3_128
 
 from ..core.autograd import RemovableHandle
 from ..core.backend import Array, to_host
@@ -24,6 +23,7 @@ from ..core.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 from ..core.tensor import Tensor
 from .agreement import by_rank, compare, gather_digests, name_ranks
 from .comm.protocol import Communicator, RanksDiffer
+from .digest import digest_arrays
 from .process_group import world
 from .steps import hear, steps_any_of
 
@@ -130,7 +130,7 @@ class Replicas:
         return held, apart
 
     def _are_equal(self, arrays: Iterable[Array]) -> bool:
-        return len(set(gather_digests(self.communicator, digest(arrays), NAME))) == 1
+        return len(set(gather_digests(self.communicator, digest_arrays(arrays), NAME))) == 1
 
     def _tell_difference(self, held: dict[str, Array], when: str) -> None:
         names, arrays = list(held), list(held.values())
@@ -140,7 +140,7 @@ class Replicas:
         index = ", ".join(str(int(i)) for i in np.unravel_index(element, arrays[place].shape))
         bits = flat[element : element + 1].view(np.uint8)[::-1].tobytes().hex()
         values = self.communicator.all_gather_object(f"{flat[element]} (bits {bits})", NAME)
-        digests = gather_digests(self.communicator, digest([flat]), NAME)
+        digests = gather_digests(self.communicator, digest_arrays([flat]), NAME)
         usual, count = Counter(digests).most_common(1)[0]
         reason = APART
         if 2 * count > len(digests):
@@ -167,35 +167,6 @@ class _Count:
 
     steps: int = 0
     due: int = 0
-
-
-def digest(arrays: Iterable[Array]) -> bytes:
-    """128 bits over the elements of all arrays in order, however they lie in memory."""
-    state = xxh3_128()
-    for stretch in _stretches(arrays):
-        state.update(stretch.data)
-    return state.digest()
-
-
-def _stretches(arrays: Iterable[Array]) -> Iterator[np.ndarray]:
-    """The bytes of arrays; neighbours in flat memory are one piece, since many calls take longer than many bytes."""
-    row: list[np.ndarray] = []
-    end = 0
-    for array in arrays:
-        here = np.asarray(to_host(array), order="C")
-        start = here.__array_interface__["data"][0]
-        if row and not (start == end and here.base is not None and here.base is row[0].base):
-            yield _joined(row)
-            row = []
-        row.append(here)
-        end = start + here.nbytes
-    if row:
-        yield _joined(row)
-
-
-def _joined(row: Sequence[np.ndarray]) -> np.ndarray:
-    first = row[0].reshape(-1).view(np.uint8)
-    return np.lib.stride_tricks.as_strided(first, (sum(array.nbytes for array in row),)) if len(row) > 1 else first
 
 
 def _arrays(value: Any, place: str = "") -> Iterator[tuple[str, Array]]:

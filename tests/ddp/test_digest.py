@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import mpigrad
-from mpigrad import Tensor, ddp, nn
+from mpigrad import Tensor, ddp, nn, optim
+from mpigrad.ddp.digest import digest_arrays, stretches
 
 BASE = np.arange(12, dtype=np.float32).reshape(3, 4)
 
@@ -73,3 +74,23 @@ def test_flat_memory_and_wrapping_do_not_count(world: object) -> None:
         return before, ddp.digest(model.state_dict()), ddp.digest(wrapped.state_dict())
 
     assert len({d for digests in world(main) for d in digests}) == 1  # type: ignore[operator]
+
+
+def test_where_arrays_lie_does_not_count() -> None:
+    flat = np.random.default_rng(0).normal(size=60).astype(np.float32)
+    views = [flat[:12].reshape(3, 4), flat[12:13].reshape(()), flat[13:13], flat[13:40], flat[40:]]
+    copies = [view.copy() for view in views]
+    assert digest_arrays(views) == digest_arrays(copies) == digest_arrays([flat])
+    assert digest_arrays([np.asfortranarray(views[0])]) == digest_arrays(views[:1]) != digest_arrays([views[0].T])
+    assert digest_arrays(views[::-1]) != digest_arrays(views)
+    assert len(digest_arrays([])) == 16
+
+
+def test_neighbours_are_digested_at_once() -> None:
+    model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+    list(optim.Adam(model.parameters()).param_groups)  # which lays the parameters out
+    assert len(list(stretches([p.array for p in model.parameters()]))) == 1
+    other = np.arange(6.0)
+    assert [s.tobytes() for s in stretches([other[:2], other[3:]])] == [other[:2].tobytes(), other[3:].tobytes()]
+    wide = [np.zeros(2), np.zeros(2)]
+    assert len(list(stretches(wide))) == 2

@@ -9,7 +9,6 @@ import pytest
 import mpigrad
 from mpigrad import Tensor, ddp, nn, optim
 from mpigrad.ddp import DistributedDataParallel, RanksDiffer
-from mpigrad.ddp.replicas import _stretches, digest
 
 OTHERS = {2: "rank 0", 3: "ranks 0, 2", 4: "ranks 0, 2, 3"}
 NEVER = 10**6  # steps
@@ -362,26 +361,3 @@ def test_check_every_is_a_number_of_steps(world: Any) -> None:
             DistributedDataParallel(nn.Linear(1, 1), check_every=-1)
 
     world(main)
-
-
-# --- the digest -------------------------------------------------------------------------------------------------------
-
-
-def test_digest_does_not_depend_on_where_arrays_lie() -> None:
-    flat = np.random.default_rng(0).normal(size=60).astype(np.float32)
-    views = [flat[:12].reshape(3, 4), flat[12:13].reshape(()), flat[13:13], flat[13:40], flat[40:]]
-    copies = [view.copy() for view in views]
-    assert digest(views) == digest(copies) == digest([flat])
-    assert digest([np.asfortranarray(views[0])]) == digest(views[:1]) != digest([views[0].T])
-    assert digest(views[::-1]) != digest(views)
-    assert len(digest([])) == 16
-
-
-def test_neighbours_are_digested_at_once() -> None:
-    model = build()
-    list(optim.Adam(model.parameters()).param_groups)  # which lays the parameters out
-    assert len(list(_stretches([p.array for p in model.parameters()]))) == 1
-    other = np.arange(6.0)
-    assert [s.tobytes() for s in _stretches([other[:2], other[3:]])] == [other[:2].tobytes(), other[3:].tobytes()]
-    wide = [np.zeros(2), np.zeros(2)]
-    assert len(list(_stretches(wide))) == 2

@@ -9,6 +9,7 @@ import pytest
 from mpigrad.data import DataLoader, Dataset, TensorDataset
 
 import mpigrad
+from mpigrad.core.data.loader import at_most
 
 Expression = Callable[[Any], Any]
 
@@ -222,3 +223,14 @@ def test_module_names() -> None:
     import mpigrad.utils.data
 
     assert mpigrad.utils.data.DataLoader is DataLoader
+
+
+def test_limited_passes() -> None:
+    """In this thread, and within the block: passes end early, and it is known whether they did."""
+    loader = DataLoader(TensorDataset(mpigrad.arange(6)), 2)
+    with at_most(5) as outer:
+        with at_most(2) as limit:
+            assert not limit.reached and [x.tolist() for (x,) in loader] == [[0, 1], [2, 3]]
+            assert limit.reached and len(list(loader)) == 2
+        assert len(list(loader)) == 3 and not outer.reached
+    assert len(list(loader)) == 3

@@ -3,6 +3,7 @@
 if __name__ == "ddp":
     raise ImportError("this folder is the package mpigrad.ddp: import mpigrad")
 
+from . import testing
 from .agreement import agree
 from .bucket import GradBucket
 from .collectives import (
@@ -132,6 +133,7 @@ __all__ = [
     "scatter",
     "scatter_object_list",
     "send",
+    "testing",
     "topk_hook",
     "world",
 ]

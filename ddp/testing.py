@@ -6,15 +6,46 @@ docs/testing.md shows how they are used.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from .comm import simulated
 from .comm.faults import Corrupts, Dead, Late, Raises, Short
 from .comm.simulated import RankFailed
-from .process_group import world
+from .process_group import destroy_process_group, init_process_group, promised_size, world
 
-__all__ = ["Caught", "Corrupts", "Dead", "Late", "Raises", "RankFailed", "Short", "parallel_raises", "simulated"]
+__all__ = [
+    "Caught",
+    "Corrupts",
+    "Dead",
+    "Late",
+    "Raises",
+    "RankFailed",
+    "Short",
+    "on_ranks",
+    "parallel_raises",
+    "simulated",
+]
+
+
+def on_ranks(size: int, function: Callable[..., Any], *args: Any) -> list[Any]:
+    """Call function(*args) in a process group: of the ranks that mpirun has started, else of `size` simulated ones.
+
+    What each rank has returned, in rank order. Collective under mpirun.
+    """
+    real = (promised_size() or 1) > 1
+
+    def joined() -> Any:
+        init_process_group()
+        try:
+            result = function(*args)
+            return world().all_gather_object(result) if real else result
+        finally:
+            destroy_process_group()
+
+    results: list[Any] = joined() if real else simulated.run(size, joined)
+    return results
 
 
 class Caught:

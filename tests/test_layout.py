@@ -72,9 +72,13 @@ def test_import_loads_no_mpi_no_gpu_no_oracle() -> None:
 
 def test_pytorchs_module_names() -> None:
     import mpigrad.distributed as dist
+    import mpigrad.distributed.comm.simulated
+    import mpigrad.distributed.testing as testing
     import mpigrad.nn.functional as F
 
     import mpigrad
 
     assert F is mpigrad.core.nn.functional
     assert dist.DistributedDataParallel is mpigrad.ddp.DistributedDataParallel
+    assert testing is mpigrad.ddp.testing  # modules below them are not loaded twice
+    assert mpigrad.distributed.comm.simulated is testing.simulated

@@ -100,10 +100,10 @@ newaxis = None
 # also of every module below them, or Python would load it a second time under that name
 distributed, random = ddp, core.generator
 nn.SyncBatchNorm = ddp.SyncBatchNorm  # type: ignore[attr-defined]  # a module that knows of ranks
-sys.modules[f"{__name__}.distributed"] = ddp
 _MODULES = ("amp", "autograd", "cuda", "data", "linalg", "nn", "optim", "return_types", "utils")
 _NAMES = [(f"core.{name}", name) for name in _MODULES]
 _NAMES += [
+    ("ddp", "distributed"),
     ("core.generator", "random"),
     ("core.ops.special", "special"),
     ("core.data", "utils.data"),

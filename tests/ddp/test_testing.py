@@ -8,9 +8,17 @@ import pytest
 
 import mpigrad
 from mpigrad import ddp
-from mpigrad.ddp.testing import Dead, Raises, parallel_raises, simulated
+from mpigrad.ddp.process_group import promised_size
+from mpigrad.ddp.testing import Dead, Raises, on_ranks, parallel_raises, simulated
 
 GUIDE = Path(__file__).parents[2] / "docs/testing.md"
+
+
+def test_functions_on_ranks() -> None:
+    launched = promised_size() or 1
+    size = launched if launched > 1 else 3
+    found = on_ranks(3, lambda factor: (factor * ddp.get_rank(), ddp.get_world_size()), 10)
+    assert found == [(10 * rank, size) for rank in range(size)] and not ddp.is_initialized()
 
 
 def test_errors_on_all_ranks(world: Any) -> None:

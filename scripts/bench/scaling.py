@@ -211,7 +211,7 @@ def draw(there: Cluster, steps: dict[str, Step], nodes: list[int], path: Path) -
     except ImportError:
         sys.exit("scaling.py: --plot needs matplotlib: pip install 'mpigrad[plot]'")
     figure = Figure(figsize=(5.5 * len(nodes), 3 * len(steps) + 0.5), layout="constrained")
-    axes: Any = figure.subplots(len(steps), len(nodes), squeeze=False, sharex=True, sharey="row")
+    axes: Any = figure.subplots(len(steps), len(nodes), squeeze=False, sharex=True, sharey=True)
     for row, (model, step) in zip(axes, steps.items(), strict=True):
         for panel, per_node in zip(row, nodes, strict=True):
             for color, name in enumerate(TRANSPORTS):
@@ -229,6 +229,7 @@ def draw(there: Cluster, steps: dict[str, Step], nodes: list[int], path: Path) -
         row[0].set_ylabel("predicted efficiency")
     for panel in axes[-1]:
         panel.set_xlabel("ranks")
+        panel.set_ylim(0, 1.02)
     figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
     figure.savefig(path, dpi=110)
 

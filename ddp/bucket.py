@@ -22,17 +22,21 @@ ENOUGH = 0.8  # of the best bandwidth
 class Bucket(Run):
     """Parameters whose gradients are reduced together."""
 
-    __slots__ = ("index", "names", "waiting")
+    __slots__ = ("index", "name", "names", "waiting")
+
+    name: str
+    """What is waited for, as an error tells it."""
 
     def __init__(self, index: int, tensors: Sequence[Tensor], names: Sequence[str]) -> None:
         super().__init__(tensors)
-        self.index, self.names = index, names
+        self.names = names
         self.waiting = 0  # gradients that are not final yet in the running backward pass
+        self.place(index)
 
-    @property
-    def name(self) -> str:
-        """What is waited for, as an error tells it."""
-        return f"reduction of gradient bucket {self.index} ({', '.join(self.names)})"
+    def place(self, index: int) -> None:
+        """From now on it is reduced in this place."""
+        self.index = index
+        self.name = f"reduction of gradient bucket {index} ({', '.join(self.names)})"
 
 
 class GradBucket:

@@ -205,7 +205,8 @@ class DistributedDataParallel(Wrapper):
 
     def overlap(self) -> Overlap:
         """How much of the communication was hidden behind the computation of backward passes, so far."""
-        return self._reducing("overlap").overlap
+        reducer = self._reducing("overlap")
+        return Overlap(reducer.communication, reducer.exposed)
 
     def traffic(self) -> Traffic:
         """How many bytes of gradients this rank has sent, and how many it would have without a communication hook."""

@@ -17,7 +17,7 @@ from zlib import crc32
 
 import numpy as np
 
-from ..core.autograd import Node, RemovableHandle, queue_callback, running_backward
+from ..core.autograd import Backward, Node, RemovableHandle, begin_hooks
 from ..core.backend import Array, array_module
 from ..core.flat import move_gradients
 from ..core.optim.optimizer import Optimizer, register_optimizer_step_pre_hook
@@ -91,8 +91,9 @@ class Reducer:
         self.comm_hook: Callable[[GradBucket], Any] | None = None
         self.unused: dict[str, int] = {}
         self.nonfinite: list[NonFinite] = []
-        self.overlap = Overlap(0.0, 0.0)
+        self.communication = self.exposed = 0.0  # seconds, see Overlap
         self.bytes_sent, self.bytes_exact = 0.0, 0.0
+        self._parameters = [parameter for _, parameter in learned]
         self._caps = caps
         self._pass: _Pass | None = None
         self._accumulated = _Accumulated()
@@ -103,9 +104,11 @@ class Reducer:
         self.share()
         self._message = communicator.allocate(FACTS + len(learned) + 2 * len(buffers), np.dtype(np.float64))
         self._flags = communicator.allocate(communicator.size if check_finite else 0, np.dtype(np.float64))
-        self._handles: list[RemovableHandle] = [hear(register_optimizer_step_pre_hook, self.before_step)]
-        for _, parameter in learned:
-            self._handles.append(parameter.register_hook(self.reached))
+        self._handles: list[RemovableHandle] = [
+            hear(register_optimizer_step_pre_hook, self.before_step),
+            hear(lambda hook: RemovableHandle(begin_hooks, hook), self.begin),
+        ]
+        for parameter in self._parameters:
             self._handles.append(parameter.register_post_accumulate_grad_hook(self._gradient_final))
         self.retired = False
 
@@ -157,7 +160,7 @@ class Reducer:
         self.comm.broadcast(order, 0, "order of the gradient buckets")
         self.buckets = [self.buckets[place] for place in order.tolist()]
         for index, bucket in enumerate(self.buckets):
-            bucket.index = index
+            bucket.place(index)
         self._index()
 
     # --- forward passes -----------------------------------------------------------------------------------------------
@@ -168,7 +171,6 @@ class Reducer:
         for tensor in outputs:
             if tensor.node is not None:
                 self._forwards[tensor.node] = forward
-                tensor.register_hook(self.reached)
 
     def weigh(self, weight: float) -> None:
         """Let the latest forward pass weigh so much, instead of its samples."""
@@ -176,30 +178,31 @@ class Reducer:
 
     # --- a backward pass ----------------------------------------------------------------------------------------------
 
-    def reached(self, gradient: Tensor) -> None:
-        """A gradient comes to an output, or to a parameter that a loss uses past the outputs."""
-        if running_backward().wanted is None and not self.retired:  # autograd.grad leaves .grad alone
-            self._current()
+    def begin(self, running: Backward) -> None:
+        """A backward pass begins: take part if it reaches an output, or a parameter that is used past the outputs."""
+        if running.wanted is not None:  # autograd.grad leaves .grad alone
+            return
+        uses = running.uses
+        reached = [parameter in uses for parameter in self._parameters]
+        # by way of references, as other threads' passes look here too while this thread's forward passes come
+        outputs = [node for known in self._forwards.keyrefs() if (node := known()) in uses and node is not None]
+        if outputs or True in reached:
+            if self._pass is not None:
+                self._give_up(self._pass)
+            self._pass = self._begin(reached, {self._forwards[node] for node in outputs} or {self._latest})
+            running.callbacks.append(self._finish)
 
     def _gradient_final(self, parameter: Tensor) -> None:
-        current = self._current()
+        current = self._pass
+        assert current is not None, "begun before any gradient arrives"
         _bring_home(parameter)  # create_graph puts it elsewhere
         if current.syncs:
             bucket = self._bucket_of[parameter]
             bucket.waiting -= 1
-            if not bucket.waiting and self._observed is not None:
-                self._observed.append(bucket)
-            self._start_reductions(current)
-
-    def _current(self) -> _Pass:
-        """This reducer's part in the running backward pass; begun at the first event, before any gradient arrives."""
-        running = running_backward()
-        if self._pass is None or self._pass.running is not running:
-            if self._pass is not None:
-                self._give_up(self._pass)
-            self._pass = self._begin(running)
-            queue_callback(self._finish)
-        return self._pass
+            if bucket.waiting <= 0:
+                if self._observed is not None:
+                    self._observed.append(bucket)
+                self._start_reductions(current)
 
     def _give_up(self, failed: _Pass) -> None:
         """An exception ended a pass midway, so the gradients are worthless. The reductions must be over, though."""
@@ -209,53 +212,53 @@ class Reducer:
         for _, parameter in self.learned:
             parameter._grad = None
 
-    def _begin(self, running: Any) -> _Pass:
+    def _begin(self, reached: list[bool], forwards: set[_Forward]) -> _Pass:
         for name, parameter in self.frozen:
             if parameter.needs:
                 raise RuntimeError(
                     f"parameter {name} was frozen when the module was wrapped and requires a gradient now: expected "
                     "the parameters to learn to stay the same; wrap the module again"
                 )
-        if not all(bucket.holds() for bucket in self.buckets):
-            self.lay_out()
-        for _, parameter in self.learned:
-            _bring_home(parameter)
-        if all(p._grad is None for _, p in self.learned):
+        for bucket in self.buckets:
+            if not bucket.holds():
+                self.lay_out()
+                break
+        held = [parameter for parameter in self._parameters if parameter._grad is not None]
+        if not held:
             self._accumulated = _Accumulated()
-        forwards = {f for node, f in self._forwards.items() if running.reaches(node)}
-        samples = sum(f.samples for f in forwards or {self._latest})
+        for parameter in held:
+            _bring_home(parameter)
+        samples = sum([forward.samples for forward in forwards])
         factor = self._accumulated.add(samples)
         if factor != 1:
-            for _, parameter in self.learned:
-                if parameter._grad is not None:
-                    parameter._grad.array[...] *= parameter.array.dtype.type(factor)
-        current = _Pass(running, self.sync)
+            for parameter in held:
+                parameter._grad.array[...] *= parameter.array.dtype.type(factor)
+        current = _Pass(self.sync)
         if not samples:
-            for _, parameter in self.learned:
+            for parameter in self._parameters:
                 if parameter._grad is None:
                     parameter.home.reclaim()[...] = 0
             current.before = [bucket.gradients.copy() for bucket in self.buckets]
         if self.sync:
-            self._announce(current)
+            self._announce(current, reached)
         return current
 
-    def _announce(self, current: _Pass) -> None:
+    def _announce(self, current: _Pass, reached: list[bool]) -> None:
         """Start the exchange of weights and of what has gradients or has changed; the reductions come after it."""
-        mine = self._accumulated
+        mine, message = self._accumulated, self._message
         current.weight = mine.scaled_to * mine.passes
-        used = [p._grad is not None or current.running.reaches(p) for _, p in self.learned]
+        used = [arrives or p._grad is not None for p, arrives in zip(self._parameters, reached, strict=True)]
         facts = [mine.samples, mine.passes, mine.passes**2, self._layout, self._layout**2, self.replicas.loaded]
-        current.message = self._message
-        current.message[:] = [*facts, *used, *self.buffers.state()]
-        current.works.append(self.comm.weighted_sum_start(current.message, 1, lambda: 1, "exchange of sample counts"))
+        message[:] = [*facts, *used, *self.buffers.state()]
+        current.works.append(self.comm.weighted_sum_start(message, 1, lambda: 1, "exchange of sample counts"))
         if self._moved:  # no reduction may start before it is known that all ranks' parameters have moved
             current.works[0].wait()
-            self._samples(current)
+            self._samples()
             self.share()
         for bucket in self.buckets:
             bucket.waiting = 0
-        for (_, parameter), anything in zip(self.learned, used, strict=True):
-            if current.running.reaches(parameter):
+        for parameter, arrives, anything in zip(self._parameters, reached, used, strict=True):
+            if arrives:
                 self._bucket_of[parameter].waiting += 1
             elif not anything:
                 parameter.home.reclaim()[...] = 0
@@ -276,8 +279,8 @@ class Reducer:
                 current.nonfinite = 1 + self._first_nonfinite(bucket)
             if self.comm_hook is None:
                 self._sent(exact)
-                total = lambda: self._samples(current)
-                current.works.append(self.comm.weighted_sum_start(bucket.gradients, current.weight, total, bucket.name))
+                work = self.comm.weighted_sum_start(bucket.gradients, current.weight, self._samples, bucket.name)
+                current.works.append(work)
             else:
                 self._call_hook(current, bucket)
         current.exposed += time.perf_counter() - started
@@ -286,7 +289,7 @@ class Reducer:
         """Scaled so that the mean over the ranks is the exact mean gradient, hand a bucket to the hook."""
         assert self.comm_hook is not None
         current.works[0].wait()
-        whole = self._samples(current)
+        whole = self._samples()
         bucket.gradients *= bucket.gradients.dtype.type(current.weight * self.comm.size / whole if whole else 0)
         given = GradBucket(bucket, len(self.buckets), self.comm, self._sent)
         current.hooked.append((bucket, self.comm_hook(given)))
@@ -310,11 +313,11 @@ class Reducer:
         self._start_reductions(current)
         started = time.perf_counter()
         current.works[0].wait()
-        total = self._samples(current)
-        self.replicas.hear_of_loads(current.message[FACTS - 1])
+        total = self._samples()
+        self.replicas.hear_of_loads(float(self._message[FACTS - 1]))
         learned = len(self.learned)
-        users, buffers = current.message[FACTS : FACTS + learned].tolist(), current.message[FACTS + learned :].tolist()
-        combined = self.buffers.combine_start(buffers, self._accumulated.samples, total)
+        found = self._message.tolist()[FACTS:]
+        combined = self.buffers.combine_start(found[learned:], self._accumulated.samples, total)
         flags = self._exchange_nonfinite(current) if self.check_finite else None
         for work in current.works:
             work.wait()
@@ -328,15 +331,13 @@ class Reducer:
             self.nonfinite = [
                 NonFinite(rank, self.learned[int(flag) - 1][0]) for rank, flag in enumerate(flags.tolist()) if flag
             ]
-        communication = sum(work.seconds for work in current.works)
-        exposed = current.exposed + time.perf_counter() - started
-        self.overlap = Overlap(self.overlap.communication + communication, self.overlap.exposed + exposed)
-        current.works.clear()  # they know the pass, and the pass knows the graph
+        self.communication += sum([work.seconds for work in current.works])
+        self.exposed += current.exposed + time.perf_counter() - started
         if current.before is not None and not total:  # empty batches everywhere
             for bucket, gradients in zip(self.buckets, current.before, strict=True):
                 bucket.gradients[...] = gradients
         self.unused = {}
-        for (name, parameter), count in zip(self.learned, users, strict=True):
+        for (name, parameter), count in zip(self.learned, found, strict=False):
             if count and parameter._grad is None:
                 parameter._grad = parameter.home.lend()
             if count < self.comm.size:
@@ -345,10 +346,10 @@ class Reducer:
         if self._observed is not None:
             self._settle_order()
 
-    def _samples(self, current: _Pass) -> float:
+    def _samples(self) -> float:
         """The samples of all ranks, asked when the exchange is done. RuntimeError when the ranks are out of step."""
         size = self.comm.size
-        samples, passes, squared_passes, layout, squared_layout, _ = current.message[:FACTS].tolist()
+        samples, passes, squared_passes, layout, squared_layout, _ = self._message[:FACTS].tolist()
         if squared_passes * size != passes**2:  # equal only if all ranks' numbers are (Cauchy-Schwarz)
             raise RuntimeError(
                 f"rank {self.comm.rank} accumulated {self._accumulated.passes} backward passes, the average over all "
@@ -384,7 +385,7 @@ class Reducer:
 
     def before_step(self, optimizer: Optimizer) -> None:
         """RuntimeError when an optimizer is about to step these parameters on gradients that only this rank has."""
-        if not self._accumulated.passes or all(p._grad is None for _, p in self.learned):
+        if not self._accumulated.passes or all(p._grad is None for p in self._parameters):
             return
         if steps_any_of(optimizer, {parameter for _, parameter in self.learned}):
             raise RuntimeError(
@@ -434,14 +435,13 @@ class _Accumulated:
 class _Pass:
     """A reducer's part in one backward pass."""
 
-    def __init__(self, running: Any, syncs: bool) -> None:
-        self.running, self.syncs = running, syncs
+    def __init__(self, syncs: bool) -> None:
+        self.syncs = syncs
         self.weight = 0.0  # what this rank's gradients are multiplied by before they are summed
         self.next = 0  # the bucket whose reduction starts next
         self.before: list[Array] | None = None  # with an empty batch: the gradients to which the pass adds nothing
         self.works: list[Work] = []
         self.hooked: list[tuple[Bucket, Any]] = []  # buckets that a hook reduces, and what it gave
-        self.message: Any = None  # after the exchange: sums over all ranks
         self.nonfinite = 0  # 1 + the number of the first parameter whose gradient is not finite on this rank
         self.exposed = 0.0  # seconds
 

@@ -12,10 +12,10 @@ from ..core.tensor import Tensor
 
 
 def hear(register: Callable[[Callable[..., Any]], RemovableHandle], method: Callable[[Any], None]) -> Any:
-    """Let method(optimizer or module) hear of what happens, for as long as its object lives; the handle ends it before.
+    """Let method(what it happens to) hear of it, for as long as its object lives; the handle ends that before.
 
     register: `register_optimizer_step_pre_hook` or `register_optimizer_step_post_hook` for the steps of all optimizers,
-    or the method of an optimizer, or of a module, that registers a hook of its own.
+    the method of an optimizer, or of a module, that registers a hook of its own, or whatever else takes a hook.
     """
     known = weakref.WeakMethod(method)
 

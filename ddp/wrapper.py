@@ -48,11 +48,11 @@ def tensors(value: Any) -> Iterator[Tensor]:
     """All tensors in nested tuples, lists and dicts."""
     if isinstance(value, Tensor):
         yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from tensors(item)
     elif isinstance(value, (tuple, list)):
         for item in value:
+            yield from tensors(item)
+    elif isinstance(value, Mapping):  # last, since it takes longest to find out
+        for item in value.values():
             yield from tensors(item)
 
 

@@ -135,7 +135,7 @@ class Backward:
         self.uses = uses = self._count_uses(keys)
         if self.wanted is not None:
             self.route = self._find_route(self.wanted)
-        for hook in begin_hooks:
+        for hook in tuple(begin_hooks):
             hook(self)
         outer, thread.running = thread.running, self
         recording, thread.recording = thread.recording, self.lift

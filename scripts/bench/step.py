@@ -7,8 +7,9 @@ Four models unless one is named. Every process computes with one thread. The con
 each in fresh processes; the table gives the median over the rounds and the range. Both run with the same malloc
 settings and bound to a core each; PyTorch's DistributedDataParallel reduces over gloo. "apart" is mpigrad with as many
 ranks that reduce nothing: what the machine allows, as its cores share caches, memory and clock. "shards" is mpigrad
-with --shards parts of each global batch, which any number of ranks computes to the same bits. Without PyTorch only
-mpigrad is measured.
+with --shards parts of each global batch, which any number of ranks computes to the same bits. What the wrapper costs is
+measured on one rank, where it has nothing to do: in one process the model alone and the wrapped one take turns, block
+by block. Without PyTorch only mpigrad is measured.
 """
 
 from __future__ import annotations
@@ -25,11 +26,12 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
-from models import MODELS
+from models import MODELS, Task
 
 WARM_UP, BLOCKS = 10, 10
 BLOCK_SECONDS = 0.2  # a block is as many steps as fit
@@ -66,10 +68,29 @@ def worker(engine: str, model_name: str, shards: int) -> None:
     T.manual_seed(0)
     task = make(T)
     model = task.model
+    if engine == "wrapped":
+        other = make(T)
+        print(json.dumps(added(training(T, task, model), training(T, other, DistributedDataParallel(other.model)))))
+        return
     if engine == "shards":
         model = DistributedDataParallel(model, shards=shards)
     elif ranks > 1 and engine != "apart":
         model = DistributedDataParallel(model)
+    step = training(T, task, model)
+    steps = T.tensor(max(1.0, BLOCK_SECONDS / warm_up(step)))
+    if ranks > 1 and engine != "apart":
+        dist.all_reduce(steps)  # the ranks have to run equally many
+        steps /= ranks
+    count = int(steps.item())
+    rates = []
+    for _ in range(BLOCKS):
+        rates.append(count * batch * ranks / block(step, count))
+    if rank == 0:
+        print(json.dumps(statistics.median(rates)))
+
+
+def training(T: Any, task: Task, model: Any) -> Callable[[], None]:
+    """What takes one training step."""
     optimizer = task.optimizer(model.parameters())
 
     def step() -> None:
@@ -78,27 +99,32 @@ def worker(engine: str, model_name: str, shards: int) -> None:
         loss.backward()
         optimizer.step()
 
-    for _ in range(WARM_UP):
-        started = time.perf_counter()
+    return step
+
+
+def block(step: Callable[[], None], count: int) -> float:
+    """The seconds of so many steps."""
+    started = time.perf_counter()
+    for _ in range(count):
         step()
-        taken = time.perf_counter() - started
-    steps = T.tensor(max(1.0, BLOCK_SECONDS / taken))
-    if ranks > 1 and engine != "apart":
-        dist.all_reduce(steps)  # the ranks have to run equally many
-        steps /= ranks
-    count = int(steps.item())
-    rates = []
-    for _ in range(BLOCKS):
-        started = time.perf_counter()
-        for _ in range(count):
-            step()
-        rates.append(count * batch * ranks / (time.perf_counter() - started))
-    if rank == 0:
-        print(json.dumps(statistics.median(rates)))
+    return time.perf_counter() - started
+
+
+def warm_up(step: Callable[[], None]) -> float:
+    """The seconds of the last of some steps."""
+    block(step, WARM_UP - 1)
+    return block(step, 1)
+
+
+def added(plain: Callable[[], None], wrapped: Callable[[], None]) -> float:
+    """By how many percent the wrapped step takes longer: the median over many short blocks in turns."""
+    warm_up(plain)
+    count = max(1, int(BLOCK_SECONDS / 4 / warm_up(wrapped)))
+    return 100 * statistics.median(block(wrapped, count) / block(plain, count) - 1 for _ in range(4 * BLOCKS))
 
 
 def measure(engine: str, ranks: int, model_name: str, shards: int) -> float:
-    """Samples per second of one fresh set of processes."""
+    """Samples per second of one fresh set of processes; of "wrapped" percent."""
     command = [sys.executable, __file__, "--worker", engine, "--model", model_name, "--shards", str(shards)]
     env = {**os.environ, **MALLOC, "OMP_NUM_THREADS": "1"}
     if engine != "torch" and ranks > 1:
@@ -147,7 +173,7 @@ def main() -> None:
     parser.add_argument("--ranks", type=int, nargs="+", default=[1, 2], help="numbers of ranks (default 1 2)")
     parser.add_argument("--model", choices=MODELS, nargs="+", default=list(MODELS), help="what is trained")
     parser.add_argument("--shards", type=int, default=0, help="also measure training in so many shards")
-    parser.add_argument("--worker", choices=["mpigrad", "apart", "shards", "torch"], help=argparse.SUPPRESS)
+    parser.add_argument("--worker", choices=["mpigrad", "apart", "shards", "torch", "wrapped"], help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
         worker(options.worker, options.model[0], options.shards)
@@ -162,10 +188,12 @@ def compare(model: str, ranks: list[int], rounds: int, shards: int) -> None:
     engines = ["mpigrad", *["shards"] * bool(shards), *["torch"] * bool(importlib.util.find_spec("torch"))]
     contests = [(engine, n) for n in ranks for engine in (*engines, *["apart"] * (n > 1))]
     rates: dict[tuple[str, int], list[float]] = {contest: [] for contest in contests}
+    costs: list[float] = []
     print(f"\n{model}, batch {MODELS[model][0]} per rank, one thread per rank, samples/s")
     for number in range(rounds):
         for contest in contests:
             rates[contest].append(measure(*contest, model, shards))
+        costs.append(measure("wrapped", 1, model, shards))
         print(f"round {number + 1} of {rounds} done", end="\r", file=sys.stderr, flush=True)
     print(" " * 30, end="\r", file=sys.stderr, flush=True)
     print(f"{'':10}{'ranks':>6}{'median':>10}{'min':>10}{'max':>10}{'x own 1 rank':>14}{'x PyTorch':>11}")
@@ -176,6 +204,8 @@ def compare(model: str, ranks: list[int], rounds: int, shards: int) -> None:
         print(
             f"{engine:10}{n:6}{middle[engine, n]:10,.0f}{min(values):10,.0f}{max(values):10,.0f}{scaling:14.2f}{beside}"
         )
+    middling, least, most = statistics.median(costs), min(costs), max(costs)
+    print(f"DistributedDataParallel on one rank adds {middling:.1f} % to a step ({least:.1f} to {most:.1f})")
     if "torch" not in engines:
         print("PyTorch is not installed, so nothing is compared: pip install 'mpigrad[oracle]'")
 

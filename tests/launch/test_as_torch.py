@@ -1,5 +1,6 @@
 """Unmodified PyTorch scripts, run by mpigrad."""
 
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -39,8 +40,12 @@ def main(rank, world_size):
     sampler = DistributedSampler(data, num_replicas=world_size, rank=rank, shuffle=True)
     loader = DataLoader(data, batch_size=4, sampler=sampler, pin_memory=True)
     model = DDP(nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 2)).to(device))
-    optimizer = ZeroRedundancyOptimizer(model.parameters(), optimizer_class=optim.SGD, lr=0.2, momentum=0.9)
-    for epoch in range(3):
+    if sys.argv[2] == "sharded":
+        optimizer = ZeroRedundancyOptimizer(model.parameters(), optimizer_class=optim.SGD, lr=0.2, momentum=0.9)
+    else:
+        optimizer = optim.SGD(model.parameters(), lr=0.2, momentum=0.9)
+    losses = []
+    for epoch in range(10):
         sampler.set_epoch(epoch)
         for inputs, labels in loader:
             inputs, labels = inputs.to(device, non_blocking=True), labels.to(device)
@@ -48,12 +53,16 @@ def main(rank, world_size):
             loss = F.cross_entropy(model(inputs), labels)
             loss.backward()
             optimizer.step()
-    optimizer.consolidate_state_dict()
-    total = loss.detach().clone()
-    dist.all_reduce(total, op=dist.ReduceOp.SUM)
+            total = loss.detach().clone()
+            dist.all_reduce(total, op=dist.ReduceOp.SUM)
+            losses.append(total.item() / world_size)
+    if sys.argv[2] == "sharded":
+        optimizer.consolidate_state_dict()
     if rank == 0:
-        print(sum(values["momentum_buffer"].numel() for values in optimizer.state_dict()["state"].values()))
-        print(f"{total.item():.6f}", " ".join(f"{p.double().sum().item():.6f}" for p in model.module.parameters()))
+        momenta = [values["momentum_buffer"] for values in optimizer.state_dict()["state"].values()]
+        sums = ([t.double().sum().item() for t in tensors] for tensors in (momenta, model.module.parameters()))
+        for numbers in (losses, *sums):
+            print(" ".join(f"{number:.7f}" for number in numbers))
     dist.destroy_process_group()
 
 
@@ -65,22 +74,35 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("device", [[], ["--device", "cpu"]], ids=["as it is", "device cpu"])
-def test_a_distributed_script(device: list[str], tmp_path: Path, jobs: Any) -> None:
-    """The same numbers as PyTorch prints for it, on two ranks."""
-    (tmp_path / "train.py").write_text(TRAIN)
-    done = jobs.run("run", "-n", 2, "--as-torch", *device, "train.py", 2)
+@pytest.mark.parametrize(
+    ("device", "optimizer"), [([], "plain"), (["--device", "cpu"], "sharded")], ids=["as it is", "device cpu, sharded"]
+)
+def test_a_distributed_script(device: list[str], optimizer: str, tmp_path: Path, jobs: Any) -> None:
+    """The same loss curve over 50 steps, momentum and parameters as by PyTorch over gloo, on two ranks."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    (tmp_path / "train.py").write_text(TRAIN.replace("29501", str(port)))
+    done = jobs.run("run", "-n", 2, "--as-torch", *device, "train.py", 2, optimizer)
     assert done.code == 0, done.err
     try:
         reference = subprocess.run(
-            [sys.executable, "train.py", "2"], cwd=tmp_path, env=jobs.env, capture_output=True, text=True, timeout=120
+            [sys.executable, "train.py", "2", optimizer],
+            cwd=tmp_path,
+            env=jobs.env,
+            capture_output=True,
+            text=True,
+            timeout=120,
         )
     except subprocess.TimeoutExpired:
         pytest.fail("PyTorch's own run takes too long")
     if "No module named 'torch'" in reference.stderr:
         pytest.skip("the oracle extra (torch) is not installed")
-    got, want = ([float(v) for v in text.split()] for text in (done.out, reference.stdout))
-    assert got == pytest.approx(want, abs=2e-5)
+    got, want = (
+        [[float(v) for v in line.split()] for line in text.splitlines()] for text in (done.out, reference.stdout)
+    )
+    assert [len(numbers) for numbers in got] == [50, 4, 4]
+    for ours, theirs in zip(got, want, strict=True):
+        assert ours == pytest.approx(theirs, rel=0, abs=1e-5)
 
 
 def test_spawn(tmp_path: Path, jobs: Any) -> None:

@@ -9,8 +9,9 @@ import pytest
 
 import mpigrad
 from mpigrad import ddp, nn, optim
+from mpigrad.core import backend
 from mpigrad.ddp import ZeroRedundancyOptimizer
-from mpigrad.ddp.comm import simulated
+from mpigrad.ddp.comm import Communicator, SingleCommunicator, simulated
 
 OPTIMIZERS: list[tuple[type[optim.Optimizer], dict[str, Any]]] = [
     (optim.SGD, {"lr": 0.1}),
@@ -95,6 +96,35 @@ def test_equals_the_plain_optimizer(
         return model.state_dict(), everywhere(optimizer)
 
     compare(world, run, kind)
+
+
+@pytest.mark.parametrize(("kind", "options"), [OPTIMIZERS[0], OPTIMIZERS[3]])
+def test_the_same_bits_in_every_world_in_shards_mode(
+    world: Any, kind: type[optim.Optimizer], options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the plain optimizer in one process makes them."""
+    monkeypatch.setattr(backend, "LARGE", backend.LARGE)  # a wrapper in shards mode changes it for the process
+
+    def train(communicator: Communicator, make: Callable[..., Any]) -> str:
+        model = build(36)
+        optimizer = make(model.parameters(), **options)
+        wrapped = ddp.DistributedDataParallel(model, shards=4, communicator=communicator)
+        rank, size = communicator.rank, communicator.size
+        batches = ddp.ShardedSampler(range(40), 12, shards=4, rank=rank, world_size=size)
+        draw = np.random.default_rng(0)
+        inputs, targets = (mpigrad.from_numpy(draw.normal(size=(40, n)).astype(np.float32)) for n in (7, 3))
+        for chosen in batches:
+            optimizer.zero_grad()
+            nn.functional.mse_loss(wrapped(inputs[chosen]), targets[chosen]).backward()
+            optimizer.step()
+        return ddp.digest(model.state_dict())
+
+    def run() -> None:
+        expected = train(SingleCommunicator(), kind)
+        sharded = lambda params, **options: ZeroRedundancyOptimizer(params, kind, **options)
+        assert train(ddp.world(), sharded) == expected
+
+    world(run)
 
 
 def parameters(*kinds: tuple[tuple[int, ...], str]) -> list[nn.Parameter]:

@@ -125,13 +125,14 @@ class ZeroRedundancyOptimizer(Optimizer):
         self._layout, self._homes = layout, [parameter.home for parameter in parameters]
 
     def _check_alike(self, layout: list[list[int]]) -> None:
-        """RuntimeError on every rank unless all have parameters of the same sizes in the same order in memory."""
+        """RuntimeError on every rank unless all optimize parameters of the same sizes, in the same order in memory."""
         sizes = [(parameter.array.dtype.name, parameter.numel()) for parameter in self._numbered()]
-        for rank, theirs in enumerate(everyone := self._comm.all_gather_object((sizes, layout), "look at parameters")):
+        facts = (self._class.__name__, sizes, layout)
+        for rank, theirs in enumerate(everyone := self._comm.all_gather_object(facts, "comparison of parameters")):
             if theirs != everyone[0]:
                 raise RuntimeError(
-                    "ZeroRedundancyOptimizer: expected the same parameters in the same groups on every rank, found "
-                    f"others on rank {rank} than on rank 0; build the model and its groups alike everywhere"
+                    "ZeroRedundancyOptimizer: expected the same optimizer_class and the same parameters on every rank, "
+                    f"found others on rank {rank} than on rank 0; build the model and its groups alike everywhere"
                 )
 
     def _cut(self, stretches: list[Run]) -> None:

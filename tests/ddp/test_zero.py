@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -323,13 +324,16 @@ def test_errors(world: Any, kind: Any, options: dict[str, Any], error: type[Exce
     world(run)
 
 
-def test_different_parameters(world: Any) -> None:
+@pytest.mark.parametrize("what", ["parameters", "optimizer_class"])
+def test_ranks_that_differ(world: Any, what: str) -> None:
     def run() -> None:
-        if ddp.get_world_size() == 1:
-            return
         last = ddp.get_world_size() - 1
-        own = parameters(((3 + (ddp.get_rank() == last),), "float32"))
-        with pytest.raises(RuntimeError, match=f"found others on rank {last} than on rank 0"):
-            ZeroRedundancyOptimizer(own, optim.Adam)
+        differs = ddp.get_rank() == last > 0
+        own = parameters(((3 + (differs and what == "parameters"),), "float32"))
+        kind = optim.AdamW if differs and what == "optimizer_class" else optim.Adam
+        with (
+            pytest.raises(RuntimeError, match=f"found others on rank {last} than on rank 0") if last else nullcontext()
+        ):
+            ZeroRedundancyOptimizer(own, kind)
 
     world(run)

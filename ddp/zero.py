@@ -80,7 +80,10 @@ class ZeroRedundancyOptimizer(Optimizer):
         self._forget()
         active = with_gradients(self._numbered())
         for parameter, (piece, _) in self._pieces.items():
-            piece._grad = None if parameter._grad is None else piece.home.lend()
+            if parameter._grad is None:
+                piece._grad = None
+            elif piece._grad is None:
+                piece._grad = piece.home.lend()
         for number, group in enumerate(self.optim.param_groups):
             group.update(_options(self.param_groups[number]))  # what schedulers and users have changed
             self.optim._update_group(number, group)

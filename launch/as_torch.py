@@ -10,6 +10,7 @@ calls its function in the ranks that there are.
 from __future__ import annotations
 
 import difflib
+import functools
 import multiprocessing
 import os
 import sys
@@ -118,7 +119,13 @@ def _cuda_autocast(enabled: bool = True, dtype: Any = None, cache_enabled: bool 
 # flags that choose between kernels which give the same results here; scripts set and read them
 _BACKENDS: dict[str, dict[str, Any]] = {
     "torch.backends": {},
-    "torch.backends.cuda": {"matmul": SimpleNamespace(allow_tf32=False), "is_built": lambda: False},
+    "torch.backends.cuda": {
+        "enable_flash_sdp": lambda enabled: None,
+        "enable_math_sdp": lambda enabled: None,
+        "enable_mem_efficient_sdp": lambda enabled: None,
+        "is_built": lambda: False,
+        "matmul": SimpleNamespace(allow_tf32=False, allow_fp16_reduced_precision_reduction=False),
+    },
     "torch.backends.cudnn": {
         "allow_tf32": False,
         "benchmark": False,
@@ -127,8 +134,10 @@ _BACKENDS: dict[str, dict[str, Any]] = {
         "is_available": lambda: False,
         "version": lambda: None,
     },
+    "torch.backends.mkl": {"is_available": lambda: False},
     "torch.backends.mkldnn": {"enabled": False, "is_available": lambda: False},
     "torch.backends.mps": {"is_available": lambda: False, "is_built": lambda: False},
+    "torch.backends.openmp": {"is_available": lambda: False},
 }
 
 # how many threads compute is set before NumPy is loaded (OMP_NUM_THREADS, which `mpigrad run` sets)
@@ -181,11 +190,30 @@ def export_ranks() -> None:
 
 
 class _SummaryWriter:
-    """tensorboardX's SummaryWriter, when a script makes one."""
+    """tensorboardX's SummaryWriter, when a script makes one; it is given NumPy's arrays for tensors."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         try:
             from tensorboardX import SummaryWriter
         except ImportError as error:
             raise ImportError("SummaryWriter needs tensorboardX: pip install 'mpigrad[plot]'") from error
-        return SummaryWriter(*args, **kwargs)
+        names = [name for name in dir(SummaryWriter) if name.startswith("add_")]
+        taking = {name: _taking_tensors(getattr(SummaryWriter, name)) for name in names}
+        return type("SummaryWriter", (SummaryWriter,), taking)(*args, **kwargs)
+
+
+def _taking_tensors(method: Callable[..., Any]) -> Callable[..., Any]:
+    """The method, which takes arrays, for tensors too."""
+
+    def array(value: Any) -> Any:
+        if isinstance(value, mpigrad.Tensor):
+            return (value if value.dtype != mpigrad.bfloat16 else value.float()).numpy(force=True)
+        if isinstance(value, dict):
+            return {name: array(item) for name, item in value.items()}
+        return [array(item) for item in value] if isinstance(value, list) else value
+
+    @functools.wraps(method)
+    def call(self: Any, *args: Any, **names: Any) -> Any:
+        return method(self, *map(array, args), **array(names))
+
+    return call

@@ -63,14 +63,15 @@ def grad(
     grad_outputs: Tensor | Sequence[Tensor | None] | None = None,
     retain_graph: bool | None = None,
     create_graph: bool = False,
+    only_inputs: bool = True,
     allow_unused: bool | None = None,
     is_grads_batched: bool = False,
     materialize_grads: bool = False,
 ) -> tuple[Tensor | None, ...]:
     """The gradients of the sum of outputs with respect to inputs; no `.grad` is touched.
 
-    materialize_grads: zeros instead of None for an input that is not used. RuntimeError when an input does not require
-    gradients, or is not part of the graph (unless allow_unused).
+    materialize_grads: zeros instead of None for an input that is not used. only_inputs: accepted. RuntimeError when an
+    input does not require gradients, or is not part of the graph (unless allow_unused).
     """
     if is_grads_batched:
         raise ValueError("grad: expected is_grads_batched=False; call it once for each gradient instead")

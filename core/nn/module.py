@@ -516,8 +516,18 @@ class Module:
                         part.data = moved
         return self
 
-    def to(self, *args: Any, dtype: Any = None, device: Any = None, non_blocking: bool = False) -> Self:
-        """Move everything to a device, floating-point values to a dtype (or both as in a given tensor); in place."""
+    def to(
+        self,
+        *args: Any,
+        dtype: Any = None,
+        device: Any = None,
+        non_blocking: bool = False,
+        memory_format: Any = None,
+    ) -> Self:
+        """Move everything to a device, floating-point values to a dtype (or both as in a given tensor); in place.
+
+        memory_format: accepted, as by Tensor.to.
+        """
         for arg in args:
             if isinstance(arg, Tensor):
                 dtype, device = arg.dtype, arg.device

@@ -144,6 +144,8 @@ model = torch.compile(torch.nn.Linear(2, 2))
 assert torch.compile(mode="default")(model) is model
 torch.backends.cudnn.deterministic = True
 assert torch.backends.cudnn.deterministic and not torch.backends.mps.is_available()
+torch.backends.cuda.enable_flash_sdp(False)
+torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = True
 torch.set_num_threads(1)
 assert torch.__version__.startswith("2.")
 import warnings
@@ -160,8 +162,12 @@ with warnings.catch_warnings():
 def test_tensorboard(tmp_path: Path) -> None:
     pytest.importorskip("tensorboardX", reason="the plot extra (tensorboardX) is not installed")
     done = run(
-        "from torch.utils.tensorboard import SummaryWriter\n"
-        f"with SummaryWriter({str(tmp_path)!r}) as writer: writer.add_scalar('loss', 0.5, 1)"
+        "import torch\nfrom torch.utils.tensorboard import SummaryWriter\n"
+        f"with SummaryWriter({str(tmp_path)!r}) as writer:\n"
+        "    writer.add_scalar('loss', 0.5, 1)\n"
+        "    writer.add_scalar('loss', torch.tensor(0.25, requires_grad=True), global_step=2)\n"
+        "    writer.add_scalars('all', {'half': torch.ones(1, dtype=torch.bfloat16)}, 2)\n"
+        "    writer.add_histogram('weights', torch.nn.Linear(2, 3).weight, 2)\n"
     )
     assert done.returncode == 0, done.stderr
     assert any(path.name.startswith("events.out") for path in tmp_path.iterdir())

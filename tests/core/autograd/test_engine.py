@@ -107,6 +107,7 @@ SAME: list[Any] = [
     case(lambda m: (leaf(m) * 2).register_post_accumulate_grad_hook(print), "a leaf's hook on a result"),
     case(lambda m: [leaf(m).is_leaf, (leaf(m) * 2).is_leaf, (m.ones(2) * 2).is_leaf], "is_leaf"),
     case(lambda m: m.autograd.grad(leaf(m).sum(), []), "grad of nothing"),
+    case(lambda m: m.autograd.grad((x := leaf(m)).exp().sum(), x, None, True, True, True, True), "grad, by position"),
     case(lambda m: (m.ones(2, requires_grad=True) * 2).__setattr__("requires_grad", True), "requires_grad of a result"),
     case(lambda m: leaf(m).__setattr__("data", m.ones(3, dtype=m.int64)), "integers as data"),
     case(lambda m: leaf(m).__setattr__("data", 3), "a number as data"),

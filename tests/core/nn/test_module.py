@@ -234,6 +234,7 @@ SAME: list[Expression] = [
     lambda m: [str(v.dtype) for v in net(m).double().state_dict().values()],
     lambda m: [str(v.dtype) for v in net(m).to(m.float16).state_dict().values()],
     lambda m: [str(v.dtype) for v in net(m).double().float().to("cpu").state_dict().values()],
+    lambda m: [str(v.dtype) for v in net(m).to(memory_format=m.channels_last).state_dict().values()],
     lambda m: net(m).to(m.int64),
     lambda m: [p.requires_grad for p in net(m).requires_grad_(False).parameters()],
     lambda m: net(m).eval()(m.ones(3, 2)).shape,

@@ -15,7 +15,7 @@ import re
 import threading
 import weakref
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -72,6 +72,17 @@ class Variable:
     hooks: list[Callable[[Any], None]] | None = None  # called with a leaf when its gradient is final
     gradient_hooks: list[Callable[[Any], Any]] | None = None  # called with a leaf's gradient before it is accumulated
     _grad: Any = None
+
+    def __new__(cls, data: Any = None, requires_grad: bool = False, volatile: bool = False) -> Self:
+        """PyTorch's older way to ask for gradients: a leaf over the memory of `data`, a Tensor. volatile: accepted."""
+        if cls is not Variable:
+            return _new(cls)
+        if not isinstance(data, Variable):
+            raise TypeError(f"Variable data has to be a tensor, but got {type(data).__name__}")
+        leaf: Any = wrap(data.array)
+        leaf.version = data.version
+        leaf.requires_grad_(requires_grad)
+        return leaf  # type: ignore[no-any-return]
 
 
 class Node:

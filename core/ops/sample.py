@@ -11,11 +11,11 @@ import numpy as np
 
 from ..autograd import wrap
 from ..backend import Array, array_module
-from ..dtypes import of
+from ..dtypes import HALVES, SINGLE, of
 from .along import picked
 from .elementwise import clamp
 from .interpolate import CUBIC
-from .pointwise import where
+from .pointwise import cast, where
 
 __all__ = ["affine_grid", "grid_sample"]
 
@@ -76,6 +76,8 @@ def grid_sample(
                 f"'{value}'"
             )
     _check(x, places, mode)
+    if x.dtype in HALVES:  # rounded once
+        return cast(grid_sample(cast(input, SINGLE), cast(grid, SINGLE), mode, padding_mode, align_corners), x.dtype)
     n, lead, outs = x.ndim - 2, x.shape[:2], places.shape[1:-1]
     xp, size, count = array_module(x), x.shape[2:], math.prod(outs)
     flat = input.reshape((*lead, math.prod(size)))

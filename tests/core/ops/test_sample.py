@@ -83,6 +83,9 @@ SAME: list[Callable[[Any], Any]] = [
     call((1, 1, 4, 4), (1, 2, 2, 2), padding_mode="x"),
     call((1, 1, 4, 4, 4), (1, 2, 2, 2, 3), mode="bicubic"),
     call((1, 1, 0, 4), (1, 2, 2, 2)),
+    lambda m: sampled(align_corners=False)(
+        m, m.arange(4.0).reshape(1, 1, 2, 2).bfloat16(), m.zeros(1, 1, 1, 2).bfloat16()
+    ),
     lambda m: affine((1, 1, 2, 2))(m, m.zeros(1, 2, 3).long()),
     lambda m: affine((1, 1, 2))(m, m.zeros(1, 2, 3)),
     lambda m: affine((1, 1, 2, 2))(m, m.zeros(1, 3, 3)),

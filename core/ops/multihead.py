@@ -175,6 +175,9 @@ def _check(query: Any, key: Any, value: Any, padding: Any, mask: Any, heads: int
             f"For {what} `query`, expected `key_padding_mask` to be `None` or {ndim - 1}-D but found "
             f"{padding.array.ndim}-D tensor instead"
         )
+    expected = key.array.shape[: ndim - 1][::-1]
+    if padding is not None and padding.array.shape != expected:
+        raise AssertionError(f"Expected `key_padding_mask` shape to be {expected} but got {padding.array.shape}")
     if mask is not None and mask.array.ndim not in (2, 3):
         raise AssertionError(
             f"For {what} `query`, expected `attn_mask` to be `None`, 2-D or 3-D but found {mask.array.ndim}-D tensor "

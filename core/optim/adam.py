@@ -41,7 +41,9 @@ class Adam(Optimizer):
         fused: bool | None = None,
         decoupled_weight_decay: bool = False,
     ) -> None:
-        super().__init__(params, hyper_parameters(locals()))
+        super().__init__(
+            params, hyper_parameters(locals(), "foreach capturable differentiable fused decoupled_weight_decay")
+        )
 
     def _initial(self, group: dict[str, Any]) -> dict[str, float]:
         state = {"step": 0.0, "exp_avg": 0.0, "exp_avg_sq": 0.0}
@@ -152,7 +154,7 @@ class NAdam(Optimizer):
         capturable: bool = False,
         differentiable: bool = False,
     ) -> None:
-        super().__init__(params, hyper_parameters(locals()))
+        super().__init__(params, hyper_parameters(locals(), "foreach capturable differentiable"))
 
     def _initial(self, group: dict[str, Any]) -> dict[str, float]:
         return {"step": 0.0, "mu_product": 1.0, "exp_avg": 0.0, "exp_avg_sq": 0.0}
@@ -199,7 +201,9 @@ class RAdam(Optimizer):
         capturable: bool = False,
         differentiable: bool = False,
     ) -> None:
-        super().__init__(params, hyper_parameters(locals()))
+        super().__init__(
+            params, hyper_parameters(locals(), "maximize foreach capturable decoupled_weight_decay differentiable")
+        )
 
     def _initial(self, group: dict[str, Any]) -> dict[str, float]:
         return {"step": 0.0, "exp_avg": 0.0, "exp_avg_sq": 0.0}

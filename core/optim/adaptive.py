@@ -34,7 +34,10 @@ class Adagrad(Optimizer):
         differentiable: bool = False,
         fused: bool | None = None,
     ) -> None:
-        super().__init__(params, hyper_parameters(locals()))
+        super().__init__(
+            params,
+            hyper_parameters(locals(), "weight_decay initial_accumulator_value foreach maximize differentiable fused"),
+        )
         for parameter in self._numbered():
             total = full_like(parameter.detach(), initial_accumulator_value)
             self.state[parameter] = {"step": tensor(0.0, dtype=float32), "sum": total}
@@ -69,7 +72,7 @@ class Adadelta(Optimizer):
         maximize: bool = False,
         differentiable: bool = False,
     ) -> None:
-        defaults = hyper_parameters(locals())
+        defaults = hyper_parameters(locals(), "capturable foreach differentiable")
         if not 0.0 <= rho <= 1.0:
             raise ValueError(f"Invalid rho value: {rho}")
         super().__init__(params, defaults)
@@ -110,7 +113,9 @@ class RMSprop(Optimizer):
         maximize: bool = False,
         differentiable: bool = False,
     ) -> None:
-        defaults = hyper_parameters(locals())
+        defaults = hyper_parameters(
+            locals(), "alpha eps centered weight_decay capturable foreach maximize differentiable"
+        )
         if not alpha >= 0.0:
             raise ValueError(f"Invalid alpha value: {alpha}")
         super().__init__(params, defaults)
@@ -165,7 +170,7 @@ class Rprop(Optimizer):
         maximize: bool = False,
         differentiable: bool = False,
     ) -> None:
-        defaults = hyper_parameters(locals())
+        defaults = hyper_parameters(locals(), "foreach maximize differentiable capturable")
         if not 0.0 < etas[0] < 1.0 < etas[1]:
             raise ValueError(f"Invalid eta values: {etas[0]}, {etas[1]}")
         super().__init__(params, defaults)

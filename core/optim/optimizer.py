@@ -34,9 +34,13 @@ NOT_NEGATIVE = {
 }
 
 
-def hyper_parameters(arguments: dict[str, Any]) -> dict[str, Any]:
-    """The defaults of an optimizer from the `locals()` of its constructor, checked where all optimizers agree."""
+def hyper_parameters(arguments: dict[str, Any], last: str = "") -> dict[str, Any]:
+    """The defaults of an optimizer from the `locals()` of its constructor, checked where all optimizers agree.
+
+    last: the names that come last, in their order, so that a state dict prints as PyTorch's.
+    """
     options = {k: v for k, v in arguments.items() if k not in ("self", "params", "__class__")}
+    options.update([(name, options.pop(name)) for name in last.split()])
     if isinstance(options["lr"], Tensor) and options["lr"].numel() != 1:
         raise ValueError("Tensor lr must be 1-element")
     for name, words in NOT_NEGATIVE.items():

@@ -42,7 +42,8 @@ def _as_list(tensors: Tensors) -> list[Tensor]:
 
 
 def _norm(arrays: Sequence[Array], norm_type: float) -> Tensor:
-    """The norm of all elements together, in the dtype of the first array."""
+    """The norm of all elements together, in the dtype of the first array; norm_type may be "inf"."""
+    norm_type = float(norm_type)
     if not arrays:
         return wrap(np.zeros((), np.float32))
     first = arrays[0]
@@ -95,7 +96,7 @@ def clip_grad_norm_(
     everything = _as_list(parameters)
     if isinstance(parameters, GeneratorType) and not everything:
         warnings.warn("`parameters` is an empty generator, no gradient clipping will occur.", stacklevel=2)
-    if norm_type:
+    if float(norm_type):
         arrays = list(_gradients(everything, changed=False))
     else:  # as PyTorch has it, this counts the tensors whose own count is not 0
         arrays = [p._grad.array for p in everything if p._grad is not None]

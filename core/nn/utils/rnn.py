@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ... import creation
+from ... import creation, dtypes
 from ...autograd import Variable, wrap
 from ...backend import device_of, to_device, to_host
 from ...ops.join import stack
@@ -45,6 +45,26 @@ class PackedSequence(namedtuple("_Packed", ["data", "batch_sizes", "sorted_indic
         data = self.data.to(*args, **options)
         moved = [i if i is None else i.to(device=data.device) for i in self[2:]]
         return type(self)(data, self.batch_sizes, *moved)
+
+    def double(self) -> PackedSequence:
+        """With the data in float64."""
+        return self.to(dtypes.float64)
+
+    def float(self) -> PackedSequence:
+        """With the data in float32."""
+        return self.to(dtypes.float32)
+
+    def half(self) -> PackedSequence:
+        """With the data in float16."""
+        return self.to(dtypes.float16)
+
+    def cpu(self) -> PackedSequence:
+        """On the host."""
+        return self.to(device="cpu")
+
+    def cuda(self, device: int = 0) -> PackedSequence:
+        """On a GPU."""
+        return self.to(device=f"cuda:{device}")
 
     @property
     def is_cuda(self) -> bool:
@@ -86,6 +106,8 @@ def pack_padded_sequence(
         raise RuntimeError(
             "Length of all samples has to be greater than 0, but found an element in 'lengths' that is <= 0"
         )
+    if sizes.max() > len(padded.array):
+        raise RuntimeError(f"Expected lengths of at most {len(padded.array)}, but found {sizes.max()} in 'lengths'")
     inside = _inside(sizes)
     return PackedSequence(padded[: len(inside)][_beside(inside, input)], wrap(inside.sum(1)), *indices)
 
@@ -131,6 +153,8 @@ def pad_sequence(
     if padding_side not in ("left", "right"):
         raise RuntimeError(f"Expected padding_side to be one of left or right, but got {padding_side}.")
     parts = list(sequences)
+    if not parts:
+        raise RuntimeError("received an empty list of sequences")
     longest = max(len(part) for part in parts)
     ends = [(0, longest - len(part)) if padding_side == "right" else (longest - len(part), 0) for part in parts]
     before = [[0, 0] * (part.array.ndim - 1) for part in parts]

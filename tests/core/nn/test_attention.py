@@ -94,3 +94,8 @@ SAME: list[Callable[[Any], Any]] = [
 @pytest.mark.parametrize("expression", SAME)
 def test_as_in_torch(expression: Callable[[Any], Any], same: Callable[..., None]) -> None:
     same(expression)
+
+
+@pytest.mark.parametrize("shape", [(2, 2), (1, 3)])
+def test_a_padding_mask_of_another_shape(shape: tuple[int, ...], same_class: Callable[..., None]) -> None:
+    same_class(lambda m: attend(m, *[(3, 2, 4)] * 3, key_padding_mask=m.ones(*shape)))

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+import mpigrad
+
 draw = np.random.default_rng(0).standard_normal
 X = draw((4, 3, 5)).astype(np.float32)
 OPTIONS: list[dict[str, Any]] = [
@@ -78,6 +80,8 @@ SAME: list[Callable[[Any], Any]] = [
     lambda m: m.nn.utils.rnn.unpad_sequence(m.arange(6.0).reshape(3, 2), m.tensor([1, 3])),
     lambda m: list(m.nn.utils.rnn.pack_padded_sequence(m.ones(2, 3, 1), m.tensor([3, 1]), batch_first=True)),
     lambda m: list(packed(m, 2, 1).to(m.float64)),
+    lambda m: [list(p) for p in (packed(m, 2).double(), packed(m, 2).double().float(), packed(m, 1).half().cpu())],
+    lambda m: m.nn.utils.rnn.pack_sequence([]),
     lambda m: m.nn.utils.rnn.pack_padded_sequence(m.ones(3, 2), [2, 0]),
     trained,
     lambda m: m.nn.LSTM(5, 2, proj_size=2),
@@ -127,3 +131,9 @@ def test_dropout_on_a_single_layer_is_warned_about() -> None:
 def test_outputs_changed_in_place(kind: str, alike: Callable[..., None]) -> None:
     """The gradient does not need them; torch refuses this of its LSTM."""
     alike(lambda m: getattr(m.nn, kind)(5, 2), X, call=lambda f, x: f(x)[0].mul_(2))
+
+
+def test_packing_more_than_there_is() -> None:
+    """PyTorch reads on behind the padded tensor."""
+    with pytest.raises(RuntimeError, match="Expected lengths of at most 3, but found 4"):
+        mpigrad.nn.utils.rnn.pack_padded_sequence(mpigrad.ones(3, 2), [4, 1])

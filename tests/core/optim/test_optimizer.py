@@ -156,6 +156,11 @@ def test_signature(name: str, torch: Any) -> None:
     assert list(ours.items()) == list(theirs.items())
 
 
+@pytest.mark.parametrize("name", dict(CASES))
+def test_a_state_dict_prints_as_in_torch(name: str, same: Callable[..., None]) -> None:
+    same(lambda m: str(getattr(m.optim, name)(one(m)).state_dict()))
+
+
 def one(m: Any) -> list[Any]:
     return [m.nn.Parameter(m.ones(2))]
 

@@ -38,7 +38,7 @@ CALLS: list[Callable[[Any, Any], Any]] = [
     *[
         lambda m, p, limit=limit, order=order: m.nn.utils.clip_grad_norm_(p, limit, order)
         for limit in (0.5, 100.0)
-        for order in (1, 2.0, 3.5, math.inf, 0, -1)
+        for order in (1, 2.0, 3.5, math.inf, "inf", 0, -1)
     ],
     lambda m, p: m.nn.utils.clip_grad_norm_(p[0], 0.1),
     lambda m, p: m.nn.utils.clip_grad_norm_(iter(p), 0.1, error_if_nonfinite=True, foreach=True),

@@ -65,11 +65,11 @@ class Meeting:
 class Shared:
     """What the ranks of one communicator have in common."""
 
-    def __init__(self, threads: list[Rank]) -> None:
-        self.threads = threads
-        self.started: list[deque[Work]] = [deque() for _ in threads]  # collectives that some rank has not started yet
-        self.counts = [0] * len(threads)  # how many each rank has started
-        self.meeting = Meeting(len(threads))
+    def __init__(self, members: list[Rank]) -> None:
+        self.members = members
+        self.started: list[deque[Work]] = [deque() for _ in members]  # collectives that some rank has not started yet
+        self.counts = [0] * len(members)  # how many each rank has started
+        self.meeting = Meeting(len(members))
         self.letters: list[Letter] = []  # sent, and not yet wanted by anybody
         self.wishes: list[Wish] = []  # receives for which nothing was sent yet
 
@@ -77,17 +77,17 @@ class Shared:
         """A rank has started its next collective. It is due for all when the last rank has."""
         self.started[rank].append(work)
         self.counts[rank] += 1
-        self.threads[rank].unfinished += 1
+        self.members[rank].unfinished += 1
         if all(self.started):
-            for thread, works in zip(self.threads, self.started, strict=True):
-                thread.due.append(works.popleft())
+            for member, works in zip(self.members, self.started, strict=True):
+                member.due.append(works.popleft())
 
     def meet(self, rank: int, brought: tuple[str, str, Any], combine: Callable[[list[Any]], Any]) -> Meeting:
         """A rank comes to the next exchange; the last to come combines what all have brought."""
         meeting = self.meeting
         meeting.brought[rank] = brought
         if not meeting.missing():
-            self.meeting = Meeting(len(self.threads))
+            self.meeting = Meeting(len(self.members))
             meeting.conclude(combine)
         return meeting
 

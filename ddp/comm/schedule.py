@@ -57,14 +57,12 @@ class Rank:
         inside: within a collective, which has to be finished before this rank does its part in the next one. RankFailed
         as soon as a rank of the world has failed.
         """
-        self.check_thread()
+        self.check()
         schedule = self.schedule
         deadline = schedule.now + seconds
         while True:
             while self.due and not inside:
                 self.due.popleft().run()
-            if self.died:
-                raise Killed
             if ready():
                 return True
             if schedule.now >= deadline:
@@ -114,13 +112,15 @@ class Rank:
         self.ended = how
         self.schedule.hand_on(None)
 
-    def check_thread(self) -> None:
-        """RuntimeError on a thread that is not the rank's own: the schedule knows nothing of it."""
+    def check(self) -> None:
+        """RuntimeError on a thread that is not the rank's own: the schedule knows nothing of it. The dead stop here."""
         if threading.get_ident() != self.thread:
             raise RuntimeError(
                 f"expected the thread of simulated rank {self.number}, found '{threading.current_thread().name}': a "
                 "simulated rank communicates on its own thread only"
             )
+        if self.died:
+            raise Killed
 
     def whereabouts(self) -> str:
         """What this rank does, in words, and at which line of the program."""

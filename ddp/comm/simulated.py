@@ -40,7 +40,7 @@ class SimulatedWork(Work):
     def run(self) -> None:
         self.communicator.running = self
         super().run()
-        self.communicator.thread.unfinished -= 1
+        self.communicator.member.unfinished -= 1
 
     def done(self) -> bool:
         """Whether it is; the other ranks do not come any further by asking."""
@@ -49,14 +49,14 @@ class SimulatedWork(Work):
     def is_completed(self) -> bool:
         """Whether `wait` would return at once. If not, the other ranks go on first."""
         if not self.done():
-            self.communicator.thread.sleep(POLL)
+            self.communicator.member.sleep(POLL)
         return self.done()
 
     def wait(self, timeout: float | None = None) -> None:
         """As Work.wait, in virtual time."""
         comm = self.communicator
         limit = comm.timeout if timeout is None else timeout
-        if not comm.thread.wait(limit, self.done, self.waits):
+        if not comm.member.wait(limit, self.done, self.waits):
             raise CollectiveTimeout(self.lateness(comm.missing(self.number)))
         if self.error is not None:
             raise self.error
@@ -66,7 +66,7 @@ class SimulatedWork(Work):
         return f"waits for {self.name} (number {self.number} on communicator '{self.communicator.name}')"
 
     def lateness(self, missing: Sequence[int] = ()) -> str:
-        schedule = self.communicator.thread.schedule
+        schedule = self.communicator.member.schedule
         return f"{super().lateness(missing)} Where the ranks of the world were:{schedule.standstill}"
 
 
@@ -88,23 +88,21 @@ class SimulatedCommunicator(Communicator):
     kind_of_work = SimulatedWork
 
     def __init__(self, shared: Shared, rank: int, *, name: str = "world", timeout: float = DEFAULT_TIMEOUT) -> None:
-        super().__init__(rank, len(shared.threads), rank, name=name, timeout=timeout)
-        self._shared, self.thread = shared, shared.threads[rank]
+        super().__init__(rank, len(shared.members), rank, name=name, timeout=timeout)
+        self._shared, self.member = shared, shared.members[rank]
         self.running: Work | None = None
         self._spoilers: list[Corrupts] = []  # of the collective that runs
 
     def clock(self) -> float:
-        return self.thread.schedule.now
+        return self.member.schedule.now
 
     def missing(self, number: int) -> list[int]:
         """The ranks that have not started this collective."""
         return [rank for rank, count in enumerate(self._shared.counts) if count < number]
 
     def start(self, task: Callable[[], Any], name: str) -> Work:
-        self.thread.check_thread()
-        if self.thread.died:
-            raise Killed
-        spoilers = strike(self.thread, name)
+        self.member.check()
+        spoilers = strike(self.member, name)
         work = self._number(self._spoiled(task, spoilers) if spoilers else task, name)
         self._shared.start(self.rank, work)
         return work
@@ -129,7 +127,7 @@ class SimulatedCommunicator(Communicator):
         """Each rank brings a value, and takes what is made of all ranks' values."""
         meeting = self._shared.meet(self.rank, (kind, self._name(), value), combine)
         what = lambda: f"is in {self._name()} on communicator '{self.name}'"
-        if not self.thread.wait(self.timeout, lambda: meeting.over, what, inside=True):
+        if not self.member.wait(self.timeout, lambda: meeting.over, what, inside=True):
             assert self.running is not None
             raise CollectiveTimeout(self.running.lateness(meeting.missing()))
         if meeting.error is not None:
@@ -179,10 +177,12 @@ class SimulatedCommunicator(Communicator):
         self._exchange("barrier", None, list)
 
     def _send(self, array: Array, to: int, tag: int) -> Callable[[], int | None]:
+        self.member.check()
         self._shared.send(Letter(self.rank, to, tag, array.copy()))
         return lambda: to
 
     def _receive(self, array: Array, source: int | None, tag: int) -> Callable[[], int | None]:
+        self.member.check()
         self._shared.want(wish := Wish(source, self.rank, tag))
 
         def look() -> int | None:
@@ -208,7 +208,7 @@ class SimulatedCommunicator(Communicator):
         return made
 
     def _split(self, ranks: list[int], name: str) -> SimulatedCommunicator | None:
-        make = lambda _: Shared([self._shared.threads[rank] for rank in ranks])
+        make = lambda _: Shared([self._shared.members[rank] for rank in ranks])
         made: list[Shared] = []
         self.start(lambda: made.append(self._exchange(f"split {ranks}", None, make)), f"split '{name}'").wait()
         if self.rank not in ranks:
@@ -216,8 +216,8 @@ class SimulatedCommunicator(Communicator):
         return SimulatedCommunicator(made[0], ranks.index(self.rank), name=name, timeout=self.timeout)
 
     def abort(self, code: int) -> None:
-        self.thread.schedule.fail(f"rank {self.thread.number} ended the job with exit status {code}")
-        raise RankFailed(self.thread.schedule.failure)
+        self.member.schedule.fail(f"rank {self.member.number} ended the job with exit status {code}")
+        raise RankFailed(self.member.schedule.failure)
 
 
 class _Thread(threading.local):
@@ -232,7 +232,7 @@ def sleep(seconds: float) -> None:
     if current.communicator is None:
         time.sleep(seconds)
     else:
-        current.communicator.thread.sleep(seconds)
+        current.communicator.member.sleep(seconds)
 
 
 def run(

@@ -106,21 +106,31 @@ def test_dead() -> None:
         assert "rank(s) 1 did not" in str(error) and "\n  rank 1 died before second" in str(error)
 
 
-def test_the_dead_have_no_last_words_and_no_result() -> None:
+@pytest.mark.parametrize(
+    "last_words",
+    [
+        lambda world, begun: world.all_reduce_start(np.ones(1)),
+        lambda world, begun: world.send_start(np.ones(1), 0),
+        lambda world, begun: world.receive_start(np.ones(1), 0),
+        lambda world, begun: begun.wait(),
+    ],
+    ids=["collective", "send", "receive", "wait"],
+)
+def test_the_dead_have_no_last_words_and_no_result(last_words: Any) -> None:
     words: list[int] = []
 
     def main() -> str:
         ddp.init_process_group()
-        rank = ddp.get_rank()
-        ddp.world().all_reduce_start(np.ones(1))
+        world = ddp.world()
+        begun = world.all_reduce_start(np.ones(1))
         try:
-            ddp.world().barrier() if rank == 1 else None
+            world.barrier() if world.rank == 1 else None
         except Exception:  # noqa: BLE001
-            words.append(rank)
+            words.append(world.rank)
         finally:
-            if rank == 1:
-                ddp.world().all_reduce_start(np.ones(1))
-                words.append(rank)
+            if world.rank == 1:
+                last_words(world, begun)
+                words.append(world.rank)
         return "alive"
 
     assert simulated.run(SIZE, main, faults=[Dead(1, "barrier")]) == ["alive", None, "alive"]

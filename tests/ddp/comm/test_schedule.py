@@ -237,7 +237,8 @@ def test_a_rank_that_waits_for_another_by_other_means_is_found(monkeypatch: pyte
             ddp.barrier()
             door.set()
 
-    assert simulated.run(1, door.wait, 0.2) == [False]  # nobody waits for that one
+    assert simulated.run(1, door.wait, 0.2, timeout=0.01) == [False]  # nobody waits for that one
+    monkeypatch.setattr(schedule, "PATIENCE", 0.5)  # so long a busy machine may keep a thread from running
     with pytest.raises(RuntimeError, match=r"(?s)has kept its turn for more than .* rank 1 runs, at test_schedule\.py"):
         simulated.run(3, main, timeout=0.01)
     stuck = {thread.name: thread for thread in threading.enumerate() if thread.name.startswith("rank ")}

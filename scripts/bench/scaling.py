@@ -219,7 +219,8 @@ def draw(there: Cluster, steps: dict[str, Step], nodes: list[int], path: Path) -
                 for cap, style in zip(CAPS, (":", "--", "-"), strict=True):
                     both = [bounds(there, name, n, step, cap, per_node) for n in ranks]
                     busy, free = zip(*both, strict=True)
-                    panel.plot(ranks, free, style, color=f"C{color}", label=f"{name}, {cap:g} MiB")
+                    label, above = f"{name}, {cap:g} MiB", 3 - 0.1 * color  # shm ends early, on top of hierarchical
+                    panel.plot(ranks, free, f".{style}", color=f"C{color}", label=label, zorder=above)
                     if cap == CAPS[-1]:
                         panel.fill_between(ranks, busy, free, color=f"C{color}", alpha=0.15)
             panel.set_xscale("log", base=2)

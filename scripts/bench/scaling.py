@@ -31,7 +31,7 @@ CAPS = [0.25, 1, 25]  # MiB
 MEASURED_CAPS = CAPS[1:]
 RANKS = [2**k for k in range(3, 11)]
 TRANSPORTS = ["shm", "mpi", "hierarchical"]
-LIMIT = 300  # seconds that a job may take
+LIMIT = 600  # seconds that a job may take
 Found = dict[str, Any]
 
 # A node of two AMD EPYC 7763 and one Slingshot-11 interface, as in the CPU partition of NERSC's Perlmutter.

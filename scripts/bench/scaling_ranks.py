@@ -27,7 +27,7 @@ from mpigrad.ddp.comm.shm import SharedMemoryCommunicator
 MIB = 2**20
 TIMEOUT = 60.0  # seconds
 TINY = 256  # bytes
-VOLUME, MOST, FEWEST = 2**26, 60, 15  # bytes that are moved for one figure, repetitions at most and at least
+VOLUME, MOST, FEWEST = 2**27, 150, 40  # bytes that are moved for one figure, repetitions at most and at least
 WORLD = MPI.COMM_WORLD
 
 

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from ..tensor import Tensor
     from .engine import Backward
 
-ndarray = np.ndarray
+ndarray, generic, asarray = np.ndarray, np.generic, np.asarray  # looked up for every tensor
 
 
 class Variable:
@@ -261,8 +261,8 @@ def wrap(array: Array) -> Tensor:
     """A tensor without history over this array."""
     tensor = _new(_tensor_class)
     # NumPy returns a scalar object where a zero-dimensional array is meant
-    if array.__class__ is not ndarray and (isinstance(array, np.generic) or not is_array(array)):
-        array = np.asarray(array)
+    if array.__class__ is not ndarray and (isinstance(array, generic) or not is_array(array)):
+        array = asarray(array)
     tensor.array = array
     # one by one, as a tuple of four would be built first
     tensor.needs = False

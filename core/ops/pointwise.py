@@ -17,6 +17,7 @@ from ..dtypes import DOUBLE, FLOATING, HALVES, SINGLE, common, floating, get_def
 
 __all__ = ["where"]
 
+UNCHANGED = (0,)  # the version of a number
 Vjp = Callable[..., Any]
 Op = Callable[..., Any]
 
@@ -35,12 +36,19 @@ def _kept(vjp: Vjp | None) -> tuple[str, ...]:
     return vjp.__code__.co_varnames[1 : vjp.__code__.co_argcount] if vjp else ()
 
 
-def _picker(vjp: Vjp | None) -> slice:
-    """The slice of (y, a, b) that a vjp takes after g: any one, two or three of them lie evenly apart."""
-    places = ["yab".index(name) for name in _kept(vjp)]
-    if not places:
-        return slice(0)
-    return slice(places[0], places[-1] + 1, places[1] - places[0] if len(places) > 1 else 1)
+def _edge_with(names: tuple[str, ...]) -> Callable[..., Any]:
+    """`edge` towards a single or double of an op of a and b that keeps these of y, a and b: (input, vjp, y, a, b).
+
+    The usual ones, of no operand and of the other one, are spelled out: they are most of what recording costs.
+    """
+    if not names:
+        return lambda source, vjp, y, a, b: (source.node or source, vjp, (), ())
+    if names == ("a",):
+        return lambda source, vjp, y, a, b: (source.node or source, vjp, (a,), (a.version[0],))
+    if names == ("b",):
+        return lambda source, vjp, y, a, b: (source.node or source, vjp, (b,), (getattr(b, "version", UNCHANGED)[0],))
+    places = ["yab".index(name) for name in names]
+    return lambda source, vjp, y, a, b: edge(source, vjp, [(RESULT, a, b)[i] for i in places], y)
 
 
 def _snake(name: str) -> str:
@@ -108,7 +116,7 @@ def binary(
     puts behind the node's name for two tensors, beside a number, and behind a number.
     """
     node_names = [f"{name}Backward{digit}" for digit in digits]
-    a_keeps, b_keeps = _picker(da), _picker(db)
+    a_edge, b_edge = _edge_with(_kept(da)), _edge_with(_kept(db))
     beside = "b" in numbers
 
     def op(input: Any, other: Any) -> Any:
@@ -123,23 +131,21 @@ def binary(
         if (dtype is not SINGLE and dtype is not DOUBLE) or not (number or y.dtype is dtype):
             return mixed(input, other)
         try:
-            result = wrap(function(x, y))
+            value = function(x, y)
         except ValueError:
             raise RuntimeError(cannot_broadcast(x.shape, y.shape)) from None
         except TypeError:
             raise not_implemented(op, dtype) from None
+        result = wrap(value)
         if da is not None and thread.recording:
             edges: tuple[Any, ...] = ()
-            shape = result.array.shape
-            operands: tuple[Any, ...] = (RESULT, input, other)
+            shape = value.shape
             if input.needs:
                 vjp: Any = da if x.shape == shape else _reduced(da, x.shape)
-                saved = operands[a_keeps]
-                edges = (edge(input, vjp, saved, result) if saved else (input.node or input, vjp, (), ()),)
+                edges = (a_edge(input, vjp, result, input, other),)
             if not number and other.needs:
                 vjp = db if y.shape == shape else _reduced(db, y.shape)
-                saved = operands[b_keeps]
-                edges += (edge(other, vjp, saved, result) if saved else (other.node or other, vjp, (), ()),)
+                edges += (b_edge(other, vjp, result, input, other),)
             if edges:
                 result.needs, result.node = True, Node(node_names[number], edges)
         return result

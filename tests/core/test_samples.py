@@ -6,6 +6,7 @@ dimensions, keepdim, non-contiguous. They cover what mpigrad has under PyTorch's
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import is_dataclass
@@ -278,3 +279,28 @@ def test_module_errors(name: str) -> None:
 def test_most_modules_are_covered() -> None:
     assert len(MODULES) > 100
     assert set(MODULE_ERRORS_DIFFER) <= set(WITH_ERRORS)
+
+
+# in which PyTorch chooses otherwise among equal elements
+TIES = {"argsort", "kthvalue", "mode", "sort", "topk"}
+WHOLE = {
+    name_of(op): op
+    for op in op_db
+    if op.name not in {*SKIPPED, *TIES} and function(op.name) is not None and {torch.int32, torch.bool} & {*op.dtypes}
+}
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_samples_of_whole_numbers(name: str) -> None:
+    """Values and dtypes of the first samples in int32 and bool."""
+    op = WHOLE[name]
+    problems = []
+    for dtype in sorted({torch.int32, torch.bool} & {*op.dtypes}, key=str):
+        torch.manual_seed(0)
+        for sample in itertools.islice(op.sample_inputs("cpu", dtype), 6):
+            try:
+                check(op, function(op.name), sample)
+            except Exception as error:  # noqa: BLE001
+                problems.append(f"{sample.summary()}\n{type(error).__name__}: {error}")
+    if name != "as_strided.partial_views":  # see DIFFERS
+        assert not problems, f"{len(problems)} samples differ, the first: {problems[0]}"

@@ -120,3 +120,7 @@ def test_cross_finds_its_dimension() -> None:
     """Without dim it is the first of size 3, as in PyTorch (which warns)."""
     a, b = mpigrad.eye(3)[:2].T, mpigrad.eye(3)[1:].T
     assert mpigrad.cross(a, b).T.tolist() == [[0, 0, 1], [1, 0, 0]]
+
+
+def test_cross_of_two_dtypes(same: Any) -> None:
+    same(lambda m: m.cross(m.ones(3), m.ones(3).double()))

@@ -252,7 +252,12 @@ def setitem(input: Any, index: Any, value: Any) -> None:
         raise _complaint(input.array.shape, index, error) from None
     check_in_place(input, value, part=not rest and place.shape != input.array.shape)
     if isinstance(value, Variable):
+        if rest and not (value.array.size == 1 and len(rest) == 1 and getattr(rest[0], "dtype", None) == np.bool_):
+            _check_dtypes(input.array.dtype, value.array.dtype)  # of all but one value for what a mask shows
         value = cast(value, input.array.dtype)
+    elif not isinstance(value, (int, float, np.generic, list, tuple)) and not is_array(value):
+        kind = of(input.array.dtype).title
+        raise TypeError(f"can't assign a {type(value).__name__} to a mpigrad.{kind}Tensor")
     new = value.array if isinstance(value, Variable) else value
     if isinstance(value, (int, float)) and input.array.dtype.kind == "u":
         new = number_for(input.array.dtype, value)
@@ -279,6 +284,14 @@ def setitem(input: Any, index: Any, value: Any) -> None:
         ) from None
 
 
+def _check_dtypes(destination: np.dtype[Any], source: np.dtype[Any]) -> None:
+    if source != destination:
+        raise RuntimeError(
+            f"Index put requires the source and destination dtypes match, got {of(destination).title} for the "
+            f"destination and {of(source).title} for the source."
+        )
+
+
 def _shrunk(g: Any, shape: tuple[int, ...]) -> Any:
     """Undo broadcasting to g's shape from `shape`, which may have more dimensions, of size 1."""
     extra = max(len(shape) - len(g.shape), 0)
@@ -289,11 +302,7 @@ def index_put(input: Any, indices: Sequence[Any], values: Any, accumulate: bool 
     """A copy with values at input[indices] (a tuple of index tensors); added there, also repeatedly, if accumulate."""
     if isinstance(indices, Variable):
         raise TypeError("index_put(): argument 'indices' (position 1) must be tuple of Tensors, not Tensor")
-    if values.array.dtype != input.array.dtype:
-        raise RuntimeError(
-            "Index put requires the source and destination dtypes match, got "
-            f"{of(input.array.dtype).name} for the destination and {of(values.array.dtype).name} for the source."
-        )
+    _check_dtypes(input.array.dtype, values.array.dtype)
     try:
         _, key, _, tensors = _parsed(input.array, tuple(indices))
         return replaced("IndexPutBackward0", input, key, values, *tensors, add=accumulate)

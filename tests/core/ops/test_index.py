@@ -136,6 +136,12 @@ SAME: list[Any] = [
     lambda m: set_at(m, [0, 1], m.ones(3)),
     lambda m: set_at(m, m.tensor([True, False, False, False]), m.ones(2, 3, 2)),
     lambda m: set_at(m, 0, m.ones(4)),
+    lambda m: set_at(m, [0, 1], m.ones(2, 3, 2).double()),
+    lambda m: set_at(m, [0, 1], m.tensor(1)),
+    lambda m: set_at(m, m.tensor([True, False, False, False]), m.tensor(1.5).double()),
+    lambda m: set_at(m, 0, None),
+    lambda m: set_at(m, 0, "a"),
+    lambda m: cube(m).index_put((m.tensor([0, 1]),), m.ones(3, 2).double()),
     lambda m: cube(m).index_put((m.tensor([0, 1]),), m.ones(5)),
     lambda m: cube(m).index_put(m.tensor([0, 1]), m.ones(5)),
 ]  # fmt: skip

@@ -16,6 +16,7 @@ from .backend import CPU, Array, device, is_array, module_of, to_device, to_host
 from .dlpack import from_dlpack
 from .dtypes import dtype as Dtype
 from .generator import Generator, default_generator
+from .ops.pointwise import cannot_broadcast
 from .ops.shape import sizes
 from .tensor import Tensor
 
@@ -275,6 +276,9 @@ def full(
     """All fill_value."""
     if isinstance(fill_value, Tensor):
         fill_value = fill_value.item()
+    if not isinstance(fill_value, (int, float, np.generic)):
+        kind_of = type(fill_value).__name__
+        raise TypeError(f"full(): argument 'fill_value' (position 2) must be Number, not {kind_of}")
     kind = dtype.numpy if dtype else dtypes.of_number(fill_value)
     fill_value = dtypes.number_for(kind, fill_value)
     return _finish(module_of(_device(device)).full(_shape((size,)), fill_value, kind), device, requires_grad)
@@ -425,7 +429,10 @@ def eye(
     n: int, m: int | None = None, *, dtype: Dtype | None = None, device: Where = None, requires_grad: bool = False
 ) -> Tensor:
     """The n by m matrix with 1 on its diagonal."""
-    n, m = _shape((n, n if m is None else m))
+    n, m = operator.index(n), operator.index(n if m is None else m)
+    for name, size in (("n", n), ("m", m)):
+        if size < 0:
+            raise RuntimeError(f"{name} must be greater or equal to 0, got {size}")
     return _finish(np.eye(n, m, dtype=(dtype or dtypes.get_default_dtype()).numpy), device, requires_grad)
 
 
@@ -542,7 +549,11 @@ def normal(mean: Any, std: Any = 1.0, size: Any = None, *, generator: Generator 
     if not isinstance(mean, Tensor) and not isinstance(std, Tensor):
         raise TypeError("normal(): expected a size beside two numbers")
     like = mean if isinstance(mean, Tensor) else std
-    shape = np.broadcast_shapes(*(v.shape for v in (mean, std) if isinstance(v, Tensor)))
+    shapes = [tuple(v.shape) for v in (mean, std) if isinstance(v, Tensor)]
+    try:
+        shape = np.broadcast_shapes(*shapes)
+    except ValueError:
+        raise RuntimeError(cannot_broadcast(*shapes)) from None
     draws = randn(shape, generator=generator, dtype=like.dtype, device=like.device)
     with no_grad():
         return draws * std + mean

@@ -34,6 +34,13 @@ def amin(input: Any, dim: Dim = None, keepdim: bool = False) -> Any:
 
 def aminmax(input: Any, *, dim: int | None = None, keepdim: bool = False) -> Any:
     """The smallest and the largest elements as (min, max)."""
+    empty = [i for i in axes_of(dim, input.array.ndim) if input.array.shape[i] == 0]
+    if empty and dim is None:
+        raise RuntimeError(
+            "aminmax(): cannot compute aminmax over an empty dimension as the operation has no identity."
+        )
+    if empty:
+        raise IndexError(f"aminmax: Expected reduction dim {empty[0]} to have non-zero size.")
     return return_types.aminmax(*(_extreme(op, "AminmaxBackward0", input, dim, keepdim) for op in ("amin", "amax")))
 
 

@@ -52,7 +52,8 @@ def _grid(name: str, input: Any, dim: int, index: Any, src: Any = None) -> Key:
     if at.dtype not in (np.int64, np.int32):
         raise RuntimeError(f"{name}(): Expected dtype int32/int64 for index")
     if len(wanted) != len(shape):
-        raise RuntimeError("Index tensor must have the same number of dimensions as input tensor")
+        whose = "input" if name == "gather" else "self"
+        raise RuntimeError(f"Index tensor must have the same number of dimensions as {whose} tensor")
     beyond = [i for i, (n, m) in enumerate(zip(wanted, shape, strict=True)) if n > m and i != axis]
     if name == "gather" and beyond:
         raise RuntimeError(
@@ -397,7 +398,7 @@ def take(input: Any, index: Any) -> Any:
 def _numbers(name: str, input: Any, index: Any) -> Array:
     at, count = index.array, input.array.size
     if at.dtype != np.int64:
-        raise RuntimeError(f"{name}(): Expected a long tensor for index, but got {of(at.dtype).name}")
+        raise RuntimeError(f"{name}(): Expected a long tensor for index, but got {of(at.dtype).title}")
     if at.size and not count:
         raise IndexError(f"{name}(): tried to {name} from an empty tensor")
     wrong = at[(at < -count) | (at >= count)]

@@ -137,7 +137,9 @@ def meshgrid(*tensors: Any, indexing: str = "ij") -> tuple[Any, ...]:
         raise RuntimeError("meshgrid expects a non-empty TensorList")
     for axis in axes:
         if axis.array.ndim > 1:
-            raise RuntimeError(f"mpigrad.meshgrid: Expected 0D or 1D tensor in the tensor list but got: {axis}")
+            raise RuntimeError(
+                f"mpigrad.meshgrid: Expected 0D or 1D tensor in the tensor list but got: {list(axis.shape)}"
+            )
         if axis.array.dtype != axes[0].array.dtype:
             raise RuntimeError("meshgrid expects all tensors to have the same dtype")
     if indexing not in ("ij", "xy"):
@@ -182,7 +184,7 @@ def _check_vector(input: Any) -> None:
 
 def _common_dtype(tensors: Sequence[Any]) -> list[Any]:
     if isinstance(tensors, Variable):
-        raise TypeError("argument 'tensors' (position 1) must be tuple of Tensors, not Tensor")
+        raise TypeError("cat(): argument 'tensors' (position 1) must be tuple of Tensors, not Tensor")
     parts = list(tensors)
     for i, part in enumerate(parts):
         if not isinstance(part, Variable):

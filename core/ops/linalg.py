@@ -263,7 +263,7 @@ def trace(input: Any) -> Any:
     """The sum of a matrix's diagonal."""
     x = input.array
     if x.ndim != 2:
-        raise RuntimeError("trace: expected a matrix")
+        raise RuntimeError(f"trace: expected a matrix, but got tensor with dim {input.array.ndim}")
     shape, dtype, xp = x.shape, x.dtype, array_module(x)
     value = x.trace(dtype=np.int64 if x.dtype.kind in "iub" else None)
     return record("TraceBackward0", value, (input, lambda g: g * xp.eye(*shape, dtype=dtype)))

@@ -110,6 +110,8 @@ def roll(input: Any, shifts: int | tuple[int, ...], dims: int | tuple[int, ...] 
         raise RuntimeError("`shifts` required")
     if len(by) != len(along) and (along or len(by) != 1):
         raise RuntimeError(f"shifts and dimensions must align. shifts: {len(by)}, dims:{len(along)}")
+    if along and not input.shape:
+        raise IndexError(f"Dimension specified as {along[0]} but tensor has no dimensions")
     axes = tuple(normalize_dim(d, len(input.shape)) for d in along) or None
     back = tuple(-n for n in by)
     if not isinstance(input, Variable):

@@ -81,7 +81,7 @@ def kthvalue(input: Any, k: int, dim: int = -1, keepdim: bool = False) -> Any:
     axis = normalize_dim(dim, x.ndim)
     check_not_empty("kthvalue", x.shape or (1,), (axis,), dim)
     if not 1 <= k <= (x.shape[axis] if x.ndim else 1):
-        raise RuntimeError("selected number k out of range for dimension " + str(axis))
+        raise RuntimeError("kthvalue(): selected number k out of range for dimension " + str(axis))
     where = _at_rank(_order(x, axis), axis, np.array(k - 1))
     return return_types.kthvalue(*chosen("KthvalueBackward0", input, where, axis, keepdim))
 
@@ -262,5 +262,5 @@ def _search_rows(sequence: Array, values: Array, after: bool) -> Array:
 def bucketize(input: Any, boundaries: Any, *, out_int32: bool = False, right: bool = False) -> Any:
     """The index of the bucket that each value falls into: `searchsorted` with its arguments exchanged."""
     if boundaries.array.ndim != 1:
-        raise RuntimeError(f"bucketize(): boundaries tensor must be 1 dimension, but got dim({boundaries.array.ndim})")
+        raise RuntimeError(f"boundaries tensor must be 1 dimension, but got dim({boundaries.array.ndim})")
     return searchsorted(boundaries, input, out_int32=out_int32, right=right)

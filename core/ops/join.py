@@ -29,7 +29,7 @@ def cat(tensors: Sequence[Any], dim: int = 0) -> Any:
     """Tensors joined along an existing dimension; all other dimensions must agree. Shape [0] goes with every shape."""
     if len(tensors) == 0:
         raise ValueError("mpigrad.cat(): expected a non-empty list of Tensors")
-    parts = _common_dtype(tensors)
+    parts = _common_dtype("cat", tensors)
     parts = [p for p in parts if p.array.shape != (0,)] or parts[:1]
     first = parts[0].array.shape
     axis = normalize_dim(dim, len(first))
@@ -57,7 +57,7 @@ def stack(tensors: Sequence[Any], dim: int = 0) -> Any:
     """Tensors of one shape joined along a new dimension."""
     if len(tensors) == 0:
         raise RuntimeError("stack expects a non-empty TensorList")
-    parts = _common_dtype(tensors)
+    parts = _common_dtype("stack", tensors)
     for i, part in enumerate(parts):
         if part.array.shape != parts[0].array.shape:
             raise RuntimeError(
@@ -114,7 +114,7 @@ def block_diag(*tensors: Any) -> Any:
             )
     if not tensors:
         return wrap(np.zeros((1, 0), get_default_dtype().numpy))
-    parts = _common_dtype([atleast_2d(tensor) for tensor in tensors])
+    parts = _common_dtype("block_diag", [atleast_2d(tensor) for tensor in tensors])
     ends = np.cumsum([part.array.shape for part in parts], 0).tolist()
     blocks = [
         tuple(slice(end - n, end) for end, n in zip(corner, part.array.shape, strict=True))
@@ -182,9 +182,9 @@ def _check_vector(input: Any) -> None:
         raise RuntimeError(f"Expect a 1D vector, but got shape {list(input.array.shape)}")
 
 
-def _common_dtype(tensors: Sequence[Any]) -> list[Any]:
+def _common_dtype(op: str, tensors: Sequence[Any]) -> list[Any]:
     if isinstance(tensors, Variable):
-        raise TypeError("cat(): argument 'tensors' (position 1) must be tuple of Tensors, not Tensor")
+        raise TypeError(f"{op}(): argument 'tensors' (position 1) must be tuple of Tensors, not Tensor")
     parts = list(tensors)
     for i, part in enumerate(parts):
         if not isinstance(part, Variable):

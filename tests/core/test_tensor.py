@@ -64,6 +64,7 @@ SAME: list[Expression] = [
     lambda m: m.ones(2, 2, 2).trace(),
     lambda m: m.tensor(1.0).roll(1, 0),
     lambda m: m.cat(row(m)),
+    lambda m: m.stack(row(m)),
     lambda m: grid(m).scatter(0, m.tensor([0]), 1),
     lambda m: m.bucketize(row(m), m.ones(2, 2)),
     lambda m: m.zeros(0).aminmax(),

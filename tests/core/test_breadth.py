@@ -47,7 +47,7 @@ LOSSES = """L1Loss MSELoss CrossEntropyLoss LinearCrossEntropyLoss NLLLoss Poiss
     TripletMarginWithDistanceLoss"""
 OPTIMIZERS = "SGD Adam AdamW Adamax NAdam RAdam Adagrad Adadelta RMSprop Rprop ASGD LBFGS"
 SCHEDULERS = """StepLR MultiStepLR ExponentialLR CosineAnnealingLR CosineAnnealingWarmRestarts OneCycleLR LinearLR
-    LambdaLR ReduceLROnPlateau SequentialLR ChainedScheduler"""
+    LambdaLR ReduceLROnPlateau SequentialLR ChainedScheduler LRScheduler _LRScheduler"""
 DATA = """Dataset IterableDataset TensorDataset ConcatDataset Subset random_split SequentialSampler RandomSampler
     SubsetRandomSampler WeightedRandomSampler BatchSampler DataLoader get_worker_info default_collate"""
 FUNCTIONS = " ".join((CREATION, ELEMENTWISE, REDUCTIONS, SHAPE, PRODUCTS))

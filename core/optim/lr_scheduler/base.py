@@ -9,7 +9,7 @@ from typing import Any
 from ...tensor import Tensor
 from ..optimizer import Optimizer
 
-__all__ = ["LRScheduler"]
+__all__ = ["LRScheduler", "_LRScheduler"]
 
 EPOCH_IS_DEPRECATED = (
     "The epoch parameter in `scheduler.step()` was not necessary and is being deprecated where possible. Please use "
@@ -157,3 +157,6 @@ def _loaded(own: Any, value: Any) -> Any:
     if isinstance(own, (list, tuple)) and any(isinstance(v, LRScheduler) or callable(v) for v in own):
         return type(own)(map(_loaded, own, value))
     return value
+
+
+_LRScheduler = LRScheduler  # PyTorch's older name, of which many schedulers out there inherit

@@ -107,12 +107,19 @@ def save(obj: Any, f: str | os.PathLike[str] | IO[bytes]) -> None:
         f.write(content)
 
 
-def load(f: str | os.PathLike[str] | IO[bytes], map_location: MapLocation = None, *, weights_only: bool = True) -> Any:
+def load(
+    f: str | os.PathLike[str] | IO[bytes],
+    map_location: MapLocation = None,
+    *,
+    weights_only: bool = True,
+    mmap: bool | None = None,
+) -> Any:
     """What `save`, `save_file` or `torch.save` wrote, from a path or a file. Nothing is ever unpickled or executed.
 
     map_location: the device for all tensors, a dict from saved to wanted devices, or a function that is called with a
     tensor and its saved device's name and returns a tensor, or None for no change. ValueError or
-    pickle.UnpicklingError says what is broken or refused; weights_only=False reads no more than True.
+    pickle.UnpicklingError says what is broken or refused; weights_only=False reads no more than True. mmap is
+    accepted: a file is always read.
     """
     name = str(f) if isinstance(f, (str, os.PathLike)) else str(getattr(f, "name", "the file"))
     try:

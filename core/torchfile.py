@@ -200,6 +200,7 @@ class Reader:
                 (result,) = pop(1)
                 if stack:
                     _refuse("the program leaves something on its stack")
+                _check_whole(result)
                 return result
             elif name not in ("PROTO", "FRAME"):
                 _refuse(f"the program has an instruction {name}: {ONLY}")
@@ -327,6 +328,18 @@ def _expect(value: Any, kind: Any, does: str) -> Any:
         found = type(value).__name__
         _refuse(f"the program {does} {found}, which is refused: {ONLY}")
     return value
+
+
+def _check_whole(result: Any) -> None:
+    """Refuse what was named or read and is in no tensor: storages, their types, functions."""
+    left, seen = [result], set()
+    while left:
+        value = left.pop()
+        if isinstance(value, (Storage, StorageType, Function)):
+            _refuse(f"the program returns a {type(value).__name__}, which is refused: {ONLY}")
+        if isinstance(value, (dict, list, tuple)) and id(value) not in seen:
+            seen.add(id(value))
+            left.extend(value.values() if isinstance(value, dict) else value)
 
 
 def _top(stack: list[Any]) -> Any:

@@ -97,7 +97,7 @@ def test_models_and_optimizers(torch: Any, tmp_path: Path) -> None:
     theirs(torch.ones(1, 3)).sum().backward()
     optimizer.step()
     torch.save({"model": theirs.state_dict(), "optimizer": optimizer.state_dict(), "epoch": 3}, str(tmp_path / "c.pt"))
-    found = mpigrad.load(str(tmp_path / "c.pt"), map_location="cpu", weights_only=True)
+    found = mpigrad.load(str(tmp_path / "c.pt"), map_location="cpu", weights_only=True, mmap=True)
     ours.load_state_dict(found["model"])
     assert ours.weight.tolist() == theirs.weight.tolist()
     again = mpigrad.optim.SGD(ours.parameters(), lr=0.1, momentum=0.9)
@@ -257,6 +257,10 @@ PROGRAMS: list[tuple[bytes, str]] = [
     (b"\x80\x02cbuiltins\nset\n]]a\x85R.", "a dict with a key of type list"),
     (b"\x80\x02c__builtin__\ncomplex\nX\x01\x00\x00\x00a\x85R.", "makes a number of str"),
     (b"\x80\x02\xff.", "damaged"),
+    (b"\x80\x02" + STORAGE % b"K\x02" + b".", "returns a Storage"),
+    (b"\x80\x02}K\x01]" + STORAGE % b"K\x02" + b"\x85as.", "returns a Storage"),
+    (b"\x80\x02ctorch\nFloatStorage\n.", "returns a StorageType"),
+    (b"\x80\x02ccollections\nOrderedDict\n\x85.", "returns a Function"),
 ]
 
 

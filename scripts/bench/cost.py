@@ -117,14 +117,14 @@ def doubling(exchange: Curve, add: Curve, ranks: int, size: float) -> float:
 
 
 def shm(cluster: Cluster, ranks: int, size: float) -> Seconds:
-    """Each rank reads its slice of all ranks' arrays, writes the sum, and copies the other slices.
+    """Each rank adds up its slice of all ranks' arrays, multiplies it once, and copies the other slices.
 
-    That is (3 - 1/ranks) size of bytes read and written, of which a copy has two for each.
+    That reads and writes (3 + 1/ranks) size bytes, where a copy has two for each.
     """
     if ranks == 1:
         return Seconds(0.0, 0.0)
     start = cluster.turns(ranks) * (cluster.overhead["shm"] + cluster.peer * (ranks - 2))
-    return Seconds(start + (3 - 1 / ranks) / 2 * cluster.move(ranks, size), 0.0)
+    return Seconds(start + (3 + 1 / ranks) / 2 * cluster.move(ranks, size), 0.0)
 
 
 def mpi(cluster: Cluster, ranks: int, size: float, per_node: int) -> Seconds:
@@ -156,7 +156,7 @@ def hierarchical(cluster: Cluster, ranks: int, size: float, per_node: int) -> Se
     here, nodes = _places(ranks, per_node)
     inside = cluster.turns(here) * (cluster.overhead["hierarchical"] + cluster.peer * max(0, here - 2))
     if here > 1:
-        inside += (3 - 1 / here) / 2 * cluster.move(here, size)
+        inside += (3 + 1 / here) / 2 * cluster.move(here, size)
     across, left = 0.0, size / here
     if nodes > 1 and left <= cluster.short:
         inside += cluster.add(here, (nodes - 1) * left)

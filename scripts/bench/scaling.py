@@ -68,10 +68,10 @@ def main() -> None:
             found["ranks"][str(ranks)] = measure(ranks, sizes, options.model, options.steps)
     if options.save:
         options.save.write_text(json.dumps(found) + "\n")
-    here, steps = cluster(found), profiles(found)
+    here, steps = cluster(found, 2), profiles(found)
     print(f"{found['machine']}\n")
     print(parameters(found))
-    print(f"\n{held_against(found, here, steps)}")
+    print(f"\n{held_against(found, steps)}")
     for per_node in options.per_node:
         print(f"\n{predictions(there(here), steps, per_node)}")
     if options.plot:
@@ -97,21 +97,27 @@ def curve(seconds: dict[str, float]) -> Measured:
     return Measured({float(size): value for size, value in seconds.items()})
 
 
-def cluster(found: Found) -> Cluster:
-    """This machine, from what two ranks have measured."""
-    two = found["ranks"]["2"]
-    message = curve(two["message"])
-    overhead = dict(two["overhead"])
-    overhead["mpi"] = max(0.0, overhead["mpi"] - message(0))
-    return Cluster(
+def cluster(found: Found, ranks: int) -> Cluster:
+    """This machine with so many ranks, from what two ranks have measured.
+
+    Only what a reduction of nothing costs is measured with so many: where ranks take turns on the cores, it is mostly
+    waiting for turns, which no other figure tells.
+    """
+    two, message = found["ranks"]["2"], curve(found["ranks"]["2"]["message"])
+    here = Cluster(
         cores=found["cores"],
         copy=curve(two["copy"]),
         message=message,
         wire=message,
-        overhead=overhead,
+        overhead=dict.fromkeys(TRANSPORTS, 0.0),
         peer=two["peer"],
         hidden=two["hidden"],
     )
+    overhead = {
+        name: max(0.0, seconds - sum(all_reduce(here, name, ranks, 0))) / here.turns(ranks)
+        for name, seconds in found["ranks"][str(ranks)]["overhead"].items()
+    }
+    return replace(here, overhead=overhead)
 
 
 def there(here: Cluster) -> Cluster:
@@ -141,7 +147,7 @@ def parameters(found: Found) -> str:
     return "\n".join(lines)
 
 
-def held_against(found: Found, here: Cluster, steps: dict[str, Step]) -> str:
+def held_against(found: Found, steps: dict[str, Step]) -> str:
     """Predictions for this machine, what was measured, and by how much the prediction is off from the fastest."""
     lines = [f"{'on this machine, ms':44}{'ranks':>6}{'predicted':>11}{'fastest':>11}{'median':>11}{'error':>8}"]
 
@@ -151,7 +157,7 @@ def held_against(found: Found, here: Cluster, steps: dict[str, Step]) -> str:
         lines.append(f"{what:44}{ranks:6}{cells}{predicted / min(measured) - 1:+8.0%}")
 
     for number, measured in found["ranks"].items():
-        ranks = int(number)
+        ranks, here = int(number), cluster(found, int(number))
         for name, by_size in measured["reduce"].items():
             for size, seconds in by_size.items():
                 predicted = sum(all_reduce(here, name, ranks, float(size)))

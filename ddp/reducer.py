@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import ref
 from zlib import crc32
 
 import numpy as np
@@ -97,7 +97,7 @@ class Reducer:
         self._caps = caps
         self._pass: _Pass | None = None
         self._accumulated = _Accumulated()
-        self._forwards: WeakKeyDictionary[Node, _Forward] = WeakKeyDictionary()  # by the node of each output
+        self._forwards: list[tuple[ref[Node], _Forward]] = []  # of each output whose graph is alive
         self._latest = _Forward(1)
         self.buckets: list[Bucket] = []
         self.lay_out()
@@ -168,9 +168,9 @@ class Reducer:
     def forward(self, outputs: Iterable[Tensor], samples: float) -> None:
         """A forward pass has given these outputs for so many samples."""
         forward = self._latest = _Forward(samples)
-        for tensor in outputs:
-            if tensor.node is not None:
-                self._forwards[tensor.node] = forward
+        alive = [known for known in self._forwards if known[0]() is not None]
+        alive += [(ref(tensor.node), forward) for tensor in outputs if tensor.node is not None]
+        self._forwards = alive  # another list, as other threads' passes may be reading
 
     def weigh(self, weight: float) -> None:
         """Let the latest forward pass weigh so much, instead of its samples."""
@@ -184,12 +184,11 @@ class Reducer:
             return
         uses = running.uses
         reached = [parameter in uses for parameter in self._parameters]
-        # by way of references, as other threads' passes look here too while this thread's forward passes come
-        outputs = [node for known in self._forwards.keyrefs() if (node := known()) in uses and node is not None]
-        if outputs or True in reached:
+        forwards = {forward for node, forward in self._forwards if node() in uses}
+        if forwards or True in reached:
             if self._pass is not None:
                 self._give_up(self._pass)
-            self._pass = self._begin(reached, {self._forwards[node] for node in outputs} or {self._latest})
+            self._pass = self._begin(reached, forwards or {self._latest})
             running.callbacks.append(self._finish)
 
     def _gradient_final(self, parameter: Tensor) -> None:

@@ -16,11 +16,18 @@ class SingleCommunicator(Communicator):
 
     def __init__(self, *, name: str = "world", timeout: float = DEFAULT_TIMEOUT) -> None:
         super().__init__(0, 1, 0, name=name, timeout=timeout)
+        self._nothing = Work(self, 0, "nothing", lambda: None)
+        self._nothing.run()
 
     def start(self, task: Callable[[], Any], name: str) -> Work:
         work = self._number(task, name)
         work.run()
         return work
+
+    def weighted_sum_start(self, array: Array, weight: float, total: Callable[[], float], name: str) -> Work:
+        if not self._closed and self.broken is None and weight == total():  # as in most steps, which should not pay
+            return self._nothing
+        return super().weighted_sum_start(array, weight, total, name)
 
     def _all_reduce(self, array: Array, op: str) -> None:
         pass

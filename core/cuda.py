@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import generator
-from .backend import cuda_device_count, cupy, device
+from . import backend, generator
+from .backend import cuda_device_count, cupy
 
 __all__ = [
     "current_device",
+    "device",
     "device_count",
     "empty_cache",
     "get_device_name",
@@ -49,7 +50,7 @@ def _gpu(where: Any = None) -> Any:
     runtime = cupy().cuda
     if where is None:
         return runtime.Device()
-    found = where if isinstance(where, device) else device(where)
+    found = backend.device(where)
     return runtime.Device() if found.index is None else runtime.Device(found.index)
 
 
@@ -61,6 +62,20 @@ def current_device() -> int:
 def set_device(where: Any) -> None:
     """Make this GPU the current one."""
     _gpu(where).use()
+
+
+class device:
+    """Within the block this GPU is the current one."""
+
+    def __init__(self, device: Any) -> None:
+        self.inside = device
+
+    def __enter__(self) -> None:
+        self.outside = current_device()
+        set_device(self.inside)
+
+    def __exit__(self, *_: object) -> None:
+        set_device(self.outside)
 
 
 def get_device_name(where: Any = None) -> str:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from . import backend
 from .backend import CPU
 from .dtypes import FLOATING, HALVES, finfo, of
 
@@ -111,7 +112,7 @@ class Generator:
     """
 
     def __init__(self, device: Any = "cpu") -> None:
-        if str(device) != "cpu":
+        if backend.device(device).type != "cpu":
             raise RuntimeError(f"Generator draws the CPU's stream: `device` must be 'cpu', but is {str(device)!r}")
         self.device = CPU
         self._engine = np.random.MT19937(0)

@@ -219,6 +219,7 @@ def test_what_scripts_ask_gpus(tmp_path: Path, jobs: Any) -> None:
         "start.record(); time.sleep(0.01); end.record(); end.synchronize()\n"
         "print(start.elapsed_time(end) >= 10)\n"
         "side = torch.cuda.Stream()\n"
+        "with torch.cuda.device(0): torch.Generator(device='cuda')\n"
         "with torch.cuda.stream(side): y = x.pin_memory().cuda(non_blocking=True) * 2\n"
         "torch.cuda.current_stream().wait_stream(side)\n"
         "print(y.sum().item(), torch.cuda.max_memory_allocated() > 0)\n"

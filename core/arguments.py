@@ -56,6 +56,9 @@ def accepting(op: Callable[..., Any]) -> Callable[..., Any]:
         except TypeError:
             if names.keys() <= known:
                 raise
+        except AttributeError as error:
+            _check_tensor(op.__name__, [*zip(code.co_varnames, args, strict=False), *names.items()], error)
+            raise
         own = OWN_SPELLINGS.get(op.__name__.rstrip("_"), {})
         out = names.pop("out", None)
         if out is not None and {"dtype", "device"} <= known:
@@ -72,6 +75,14 @@ def accepting(op: Callable[..., Any]) -> Callable[..., Any]:
         return result if out is None else _written(op.__name__, result, out)
 
     return call
+
+
+def _check_tensor(op: str, arguments: list[tuple[str, Any]], error: AttributeError) -> None:
+    """TypeError with the name of the argument whose array an op asked for in vain, if that is the error."""
+    for place, (name, value) in enumerate(arguments, 1):
+        if error.name == "array" and error.obj is value:
+            kind = type(value).__name__
+            raise TypeError(f"{op}(): argument '{name}' (position {place}) must be Tensor, not {kind}") from None
 
 
 def _written(op: str, result: Any, out: Any) -> Any:

@@ -91,6 +91,25 @@ def test_wrong_keywords(call: Any, name: str) -> None:
         call()
 
 
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        (lambda: m.nn.Linear(3, 2)([1.0]), r"linear\(\): argument 'input' \(position 1\) must be Tensor, not list"),
+        (lambda: m.nn.LayerNorm(3)(X.numpy()), "argument 'input' .* must be Tensor, not ndarray"),
+        (lambda: F.cross_entropy(X, target=2), "argument 'target' .* must be Tensor, not int"),
+        (lambda: m.sum(None), "argument 'input' .* must be Tensor, not NoneType"),
+    ],
+)
+def test_what_is_no_tensor(call: Any, text: str) -> None:
+    with pytest.raises(TypeError, match=text):
+        call()
+
+
+def test_attributes_that_are_missing_elsewhere() -> None:
+    with pytest.raises(AttributeError, match="'Tensor' object has no attribute 'length'"):
+        F.triplet_margin_with_distance_loss(X, X, X, distance_function=lambda a, b: (a - b).length())
+
+
 def test_out() -> None:
     out = m.empty(2, 3)
     memory = out.data_ptr()

@@ -142,8 +142,9 @@ def mpi(cluster: Cluster, ranks: int, size: float, per_node: int) -> Seconds:
     for way, rest in ((halving, size / here), (doubling, size)):
         own = way(inside, add, here, size) + way(_free, add, nodes, rest)
         ways.append((own, way(shared, _free, nodes, rest)))
-    within, slowest = ring(inside, add, ranks, size), lambda n: max(inside(n), cluster.wire(n) if nodes > 1 else 0.0)
-    ways.append((within, ring(slowest, add, ranks, size) - within))
+    slowest: Curve = lambda n: max(inside(n), cluster.wire(n) if nodes > 1 else 0.0)
+    own = ring(inside, add, ranks, size)
+    ways.append((own, ring(slowest, add, ranks, size) - own))
     best = min(ways, key=sum)
     weighing = cluster.turns(here) * cluster.overhead["mpi"] + cluster.move(here, size)
     return Seconds(weighing + best[0], best[1])

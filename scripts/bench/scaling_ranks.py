@@ -27,7 +27,7 @@ from mpigrad.ddp.comm.shm import SharedMemoryCommunicator
 MIB = 2**20
 TIMEOUT = 60.0  # seconds
 TINY = 256  # bytes
-VOLUME, MOST, FEWEST = 2**27, 150, 40  # bytes that are moved for one figure, repetitions at most and at least
+VOLUME, MOST, FEWEST = 2**27, 100, 25  # bytes that are moved for one figure, repetitions at most and at least
 WORLD = MPI.COMM_WORLD
 
 
@@ -63,18 +63,25 @@ def communicators() -> dict[str, Any]:
     }
 
 
+def until_all_are_done(call: Callable[[], object]) -> float:
+    """Seconds from when the first rank begins until the last one ends: on one machine all read the same clock."""
+    WORLD.Barrier()
+    started = time.perf_counter()
+    call()
+    ended = time.perf_counter()
+    seconds: float = WORLD.allreduce(ended, MPI.MAX) - WORLD.allreduce(started, MPI.MIN)
+    return seconds
+
+
 def timed(call: Callable[[], object], size: int, before: Callable[[], object] = lambda: None) -> list[float]:
-    """Seconds of each of many calls that move so many bytes, until the slowest rank is done.
+    """Seconds of each of many calls that move so many bytes.
 
     before: what is called first each time, and not timed.
     """
     taken = []
     for _ in range(1 + min(MOST, max(FEWEST, VOLUME // size))):
         before()
-        WORLD.Barrier()
-        started = time.perf_counter()
-        call()
-        taken.append(WORLD.allreduce(time.perf_counter() - started, MPI.MAX))
+        taken.append(until_all_are_done(call))
     return taken[1:]  # the first one finds cold caches
 
 
@@ -192,11 +199,15 @@ class Apart(Training):
         self.parts.append((self.began - started, ended - self.began, time.perf_counter() - ended))
 
     def profile(self) -> dict[str, Any]:
-        """Of the fastest step."""
-        best = min(range(len(self.parts)), key=lambda number: sum(self.parts[number]))
-        forward, backward, optimizer = self.parts[best]
+        """Of the fastest step, on its slowest rank, for which the others would wait."""
+        everybody = WORLD.allgather((self.parts, self.ready))
+        steps = range(len(self.parts))
+        slowest = [max(everybody, key=lambda rank: sum(rank[0][step])) for step in steps]  # noqa: B023
+        best = min(steps, key=lambda step: sum(slowest[step][0][step]))
+        parts, ready = slowest[best]
+        forward, backward, optimizer = parts[best]
         sizes = [parameter.numel() * parameter.element_size() for parameter in self.parameters]
-        gradients = list(zip(sizes, self.ready[best], strict=True))
+        gradients = list(zip(sizes, ready[best], strict=True))
         return {"forward": forward, "backward": backward, "optimizer": optimizer, "gradients": gradients}
 
 
@@ -216,10 +227,7 @@ def steps(name: str, transports: dict[str, Any], caps: list[float], count: int) 
     seconds: dict[str, list[float]] = {key: [] for key in contestants}
     for _ in range(2 + count):
         for key, training in contestants.items():
-            WORLD.Barrier()
-            started = time.perf_counter()
-            training.step()
-            seconds[key].append(WORLD.allreduce(time.perf_counter() - started, MPI.MAX))
+            seconds[key].append(until_all_are_done(training.step))
     return {"seconds": {key: rounds[2:] for key, rounds in seconds.items()}, "profile": apart.profile()}
 
 

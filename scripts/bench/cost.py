@@ -61,7 +61,7 @@ class Cluster:
     wire: Curve
     """The same between two nodes, with the network interface for itself."""
     overhead: Mapping[str, float]
-    """By transport: what a reduction of nothing costs on two ranks."""
+    """By transport: what a reduction costs whatever its size."""
     peer: float = 0.0
     """What shared memory costs for each further rank of a node, whatever the size."""
     hidden: Mapping[str, float]

@@ -100,8 +100,8 @@ def curve(seconds: dict[str, float]) -> Measured:
 def cluster(found: Found, ranks: int) -> Cluster:
     """This machine with so many ranks, from what two ranks have measured.
 
-    Only what a reduction of nothing costs is measured with so many: where ranks take turns on the cores, it is mostly
-    waiting for turns, which no other figure tells.
+    Only the overhead of a reduction, which is the smallest one's less what the model knows of, is that of so many:
+    where ranks take turns on the cores, it is mostly waiting for turns, which no other figure tells.
     """
     two, message = found["ranks"]["2"], curve(found["ranks"]["2"]["message"])
     here = Cluster(
@@ -113,10 +113,11 @@ def cluster(found: Found, ranks: int) -> Cluster:
         peer=two["peer"],
         hidden=two["hidden"],
     )
-    overhead = {
-        name: max(0.0, seconds - sum(all_reduce(here, name, ranks, 0))) / here.turns(ranks)
-        for name, seconds in found["ranks"][str(ranks)]["overhead"].items()
-    }
+    overhead = {}
+    for name, seconds in found["ranks"][str(ranks)]["reduce"].items():
+        smallest = min(seconds, key=float)
+        known = sum(all_reduce(here, name, ranks, float(smallest)))
+        overhead[name] = max(0.0, min(seconds[smallest]) - known) / here.turns(ranks)
     return replace(here, overhead=overhead)
 
 
@@ -140,10 +141,8 @@ def parameters(found: Found) -> str:
     lines.append(
         f"a message of nothing: {min(two['message'].values()) * 1e6:.1f} us; a further rank: {two['peer'] * 1e6:.1f} us"
     )
-    for name in TRANSPORTS:
-        lines.append(
-            f"{name}: a reduction of nothing {two['overhead'][name] * 1e6:.0f} us, hidden {two['hidden'][name]:.0%}"
-        )
+    for name, overhead in cluster(found, 2).overhead.items():
+        lines.append(f"{name}: overhead {overhead * 1e6:.0f} us, hidden {two['hidden'][name]:.0%}")
     return "\n".join(lines)
 
 
@@ -159,7 +158,7 @@ def held_against(found: Found, steps: dict[str, Step]) -> str:
     for number, measured in found["ranks"].items():
         ranks, here = int(number), cluster(found, int(number))
         for name, by_size in measured["reduce"].items():
-            for size, seconds in by_size.items():
+            for size, seconds in list(by_size.items())[1:]:  # the smallest one has told the overhead
                 predicted = sum(all_reduce(here, name, ranks, float(size)))
                 row(f"all-reduce, {name}, {spoken(float(size))}", ranks, predicted, seconds)
         for model, by_contestant in measured["steps"].items():

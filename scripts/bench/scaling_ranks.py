@@ -1,9 +1,9 @@
 """What scaling.py measures on this machine; runs on every rank, and rank 0 prints it as one line of JSON.
 
 On two ranks, one a core: what copies and messages cost by size, how much of each transport a computing core does not
-notice, and where in a training step gradients become final. On any number of ranks: what each transport costs for next
-to nothing; and all-reduces by each transport and training steps over them, to hold the model's predictions against.
-What feeds the model is the fastest of many: whatever else a machine does only adds to it.
+notice, and where in a training step gradients become final. On any number of ranks: all-reduces by each transport and
+training steps over them, to hold the model's predictions against; the smallest all-reduce tells the overhead. What
+feeds the model is the fastest of many: whatever else a machine does only adds to it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from mpigrad.ddp.comm.shm import SharedMemoryCommunicator
 
 MIB = 2**20
 TIMEOUT = 60.0  # seconds
-TINY = 256  # bytes
+TINY = 256  # bytes of the smallest message
 VOLUME, MOST, FEWEST = 2**27, 100, 25  # bytes that are moved for one figure, repetitions at most and at least
 WORLD = MPI.COMM_WORLD
 
@@ -42,7 +42,6 @@ def main() -> None:
     ddp.init_process_group("mpi", timeout=TIMEOUT)
     transports = communicators()
     found: dict[str, Any] = {
-        "overhead": {name: min(reductions(comm, [TINY])[TINY]) for name, comm in transports.items()},
         "reduce": {name: reductions(comm, options.sizes[::2]) for name, comm in transports.items()},
         "steps": {name: steps(name, transports, options.caps, options.steps) for name in options.models},
     }
@@ -202,7 +201,7 @@ class Apart(Training):
         """Of the fastest step, on its slowest rank, for which the others would wait."""
         everybody = WORLD.allgather((self.parts, self.ready))
         steps = range(len(self.parts))
-        slowest = [max(everybody, key=lambda rank: sum(rank[0][step])) for step in steps]  # noqa: B023
+        slowest = [max(everybody, key=lambda rank: sum(rank[0][step])) for step in steps]
         best = min(steps, key=lambda step: sum(slowest[step][0][step]))
         parts, ready = slowest[best]
         forward, backward, optimizer = parts[best]

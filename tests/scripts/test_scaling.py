@@ -23,12 +23,12 @@ def scaling(*options: object) -> subprocess.CompletedProcess[str]:
 def test_measures_predicts_and_compares(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     saved, picture = tmp_path / "measured.json", tmp_path / "scaling.png"
-    quick = ["--ranks", 2, "--steps", 1, "--max-mb", 0.004, "--model", "mlp 784-512-256-10", "--per-node", 8]
+    quick = ["--ranks", 2, "--steps", 1, "--max-mb", 0.07, "--model", "mlp 784-512-256-10", "--per-node", 8]
     done = scaling(*quick, "--save", saved, "--plot", picture)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     for transport in ("shm", "mpi", "hierarchical"):
-        (compared,) = (line for line in lines if line.startswith(f"all-reduce, {transport}, 4 KiB"))
+        (compared,) = (line for line in lines if line.startswith(f"all-reduce, {transport}, 64 KiB"))
         ranks, predicted, fastest, median, error = compared.split()[-5:]
         assert ranks == "2" and float(predicted) > 0 and 0 < float(fastest) <= float(median)
         assert abs(float(predicted) / float(fastest) - 1 - float(error.rstrip("%")) / 100) < 0.1

@@ -422,10 +422,10 @@ asinh = arcsinh = unary("Asinh", np.arcsinh, lambda g, x: g * rsqrt(x * x + 1), 
 acosh = arccosh = unary("Acosh", np.arccosh, lambda g, x: g * rsqrt(x * x - 1), to_float=True)
 atanh = arctanh = unary("Atanh", np.arctanh, lambda g, x: g / (1 - x * x), to_float=True)
 erf = unary("Erf", erf_of, lambda g, x: g * exp(-x * x) * (2 / math.sqrt(math.pi)), to_float=True)
-xlogy = binary(
+xlogy: Op = binary(
     "Xlogy",
     lambda a, b: np.where((a == 0) & ~np.isnan(b), 0.0, a * _log(b)),
-    lambda g, a, b: where((a == 0) & (b <= 0), 0.0, g * _log(b)),
+    lambda g, a, b: where((a == 0) & (b <= 0), 0.0, xlogy(g, b)),
     lambda g, a, b: g * a / b,
     to_float=True,
     digits="021",

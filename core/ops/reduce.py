@@ -104,10 +104,10 @@ def mean(input: Any, dim: Dim = None, keepdim: bool = False, *, dtype: Dtype | N
     if x.dtype.itemsize == 2:  # the sum may be beyond the largest half, which is 65,504
         total = array_module(x).add.reduce(x, axes, FLOAT32, None, keepdim)
         value = (total / np.float32(count)).astype(x.dtype)
-        vjp = lambda g: spread(g * (1 / count if count else math.nan), shape, axes)
+        vjp = lambda g: spread(g * (1 / count) if count else g, shape, axes)
     else:
         value = added(x, axes, keepdim) / x.dtype.type(count)
-        vjp = lambda g: spread(g / count if count else g * math.nan, shape, axes)
+        vjp = lambda g: spread(g / count if count else g, shape, axes)
     return record("MeanBackward0" if dim is None else "MeanBackward1", value, (source, vjp))
 
 

@@ -6,8 +6,6 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from ..autograd import record
 from ..backend import Array, array_module
 from ..dtypes import in_single
@@ -58,7 +56,7 @@ def pointwise(
     if reduction != "none":
         result = losses.sum()
         if reduction == "mean":
-            count = losses.size or np.nan
+            count = losses.size or 1
             result = result / losses.dtype.type(losses.size)
         losses = result
     return record(

@@ -122,7 +122,8 @@ def _folded(windows: Any, shape: tuple[int, ...], axis: int, step: int) -> Any:
     target = target.reshape(shape)
     if not isinstance(windows, Variable):
         return target
-    return record("FoldBackward0", target, (windows, lambda g: g.unfold(axis, size, step)))
+    unfolded = lambda g: unfold(g, axis, size, step) if isinstance(g, Variable) else _windows(g, axis, size, step)
+    return record("FoldBackward0", target, (windows, unfolded))
 
 
 def as_strided(input: Any, size: Sequence[int], stride: Sequence[int], storage_offset: int | None = None) -> Any:

@@ -52,7 +52,7 @@ def vector_norm(x: Any, ord: float = 2, dim: Dim = None, keepdim: bool = False, 
             hit = abs(x) == y
             return g * sign(x) * hit / hit.sum(axes, dtype=g.dtype).reshape(kept(shape, axes))
         if ord == 2:
-            return where(y == 0, 0.0, g * (x / y))
+            return g * where(y == 0, 0.0, x / y)
         if ord < 1:
             return where(x == 0, 0.0, sign(x) * abs(x) ** (ord - 1)) * g * y ** (1 - ord)
         return sign(x) * abs(x) ** (ord - 1) * where(y == 0, 0.0, g / y ** (ord - 1))

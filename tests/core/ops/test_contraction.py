@@ -57,6 +57,7 @@ ROWS: list[tuple[Any, ...]] = [
     ("einsum", lambda m, a, b: m.einsum(a, [..., 1], b, [1, 2]), (normal((2, 3)), normal((3, 4))), "name"),
     ("einsum", lambda m, a, b: m.einsum("ij,jk", [a, b]), (np.arange(6).reshape(2, 3), np.arange(6).reshape(3, 2))),
     ("einsum", lambda m, a: m.einsum("ij,kj,jl->ikl", a, a, a.T), (normal((2, 3)),), "name"),
+    ("multi_dot", lambda m, *a: m.linalg.multi_dot(a), (normal((2, 3)), normal((3, 4)), normal((4, 2))), "name"),
     ("tensordot", lambda m, a, b: m.tensordot(a, b), (normal((2, 3, 4)), normal((3, 4, 5)))),
     ("tensordot", lambda m, a, b: m.tensordot(a, b, 0), (normal(2), normal((3, 4))), "name"),
     ("tensordot", lambda m, a, b: m.tensordot(a, b, dims=2), (normal((3, 4)), normal((3, 4)))),

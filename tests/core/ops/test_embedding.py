@@ -43,8 +43,8 @@ BAGS: list[tuple[Any, ...]] = [
 # rows without a gradient, or with a scaled one, have not the slope of the op: "kink"
 ROWS: list[tuple[Any, ...]] = [
     *[
-        ("embedding", functional("embedding", **options), (WEIGHT, index), *["kink"] * len(options))
-        for index in (INDEX, INDEX.astype(np.int32), np.array(3), np.zeros((2, 0), np.int64))
+        ("embedding", functional("embedding", **options), (WEIGHT, index), *["kink"] * len(options), *notes)
+        for index, *notes in ((INDEX,), (INDEX.astype(np.int32),), (np.array(3),), (np.zeros((2, 0), np.int64), "once"))
         for options in ({}, {"padding_idx": 4}, {"padding_idx": -3})
     ],
     ("embedding", functional("embedding", scale_grad_by_freq=True), (WEIGHT, INDEX), "once", "kink"),

@@ -46,7 +46,7 @@ ROWS: list[tuple[Any, ...]] = [
     unpool(2, (2, 3, 4, 6), 2),
     unpool(2, (2, 3, 5, 7), 2, output_size=(5, 7)),
     unpool(2, (2, 3, 5, 7), 2, output_size=(2, 3, 5, 7)),
-    (*unpool(2, (3, 5, 7), 3, 2, 1), "kink"),  # one element may be the largest of two windows
+    (*unpool(2, (3, 5, 7), 3, 2, 1), "kink", "once"),  # one element may be the largest of two windows
     unpool(3, (1, 2, 4, 2, 4), 2),
     row("avg_pool1d", (2, 3, 7), 2),
     row("avg_pool1d", (3, 7), 3, 2, 1, ceil_mode=True),

@@ -25,10 +25,20 @@ ROWS: list[tuple[Any, ...]] = [
     *[("norm", called("norm", p, 1), (normal((2, 0)),), "kink") for p in (2, 1, 3)],
     ("norm", lambda m, a: a.norm(dtype=m.float64), (normal((2, 3)),)),
     ("norm", lambda m, a: m.norm(a, "nuc"), (normal((2, 3)),), "name"),
+    *[("vector_norm", lambda m, a, p=p: m.linalg.vector_norm(a, p, -1), (normal((2, 3)),)) for p in (2, 3)],
     *[("dist", called("dist", p), (normal((2, 3)), normal(3)), "name") for p in ORDERS[:3]],
     *[("renorm", called("renorm", p, dim, 1.0), (normal((2, 3, 4)),), "name") for p in (1, 2) for dim in (0, -1)],
     ("renorm", called("renorm", 2, 0, 10.0), (normal((2, 3)),), "name"),
 ]  # fmt: skip
+
+
+def test_the_gradient_at_zero_depends_on_nothing(same: Callable[[Any], None]) -> None:
+    def call(m: Any) -> Any:
+        x, weight = m.zeros(3, requires_grad=True), m.ones((), requires_grad=True)
+        (g,) = m.autograd.grad(x.norm(), x, weight, create_graph=True)
+        return m.autograd.grad(g.sum(), weight)
+
+    same(call)
 
 
 def test_half_precision_adds_up_in_float32(same: Callable[[Any], None]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,10 +17,16 @@ __all__ = ["interpolate"]
 
 # the number of spatial dimensions that a mode is for, and PyTorch's name for it
 SMOOTH = {"linear": (1, "Linear1D"), "bilinear": (2, "Bilinear2D"), "bicubic": (2, "Bicubic2D")}
-SMOOTH["trilinear"] = (3, "Trilinear3D")
+SMOOTH |= {"trilinear": (3, "Trilinear3D"), "lanczos": (2, "Lanczos2D")}
 NEAREST = {"nearest": "Nearest", "nearest-exact": "NearestExact"}
-MODES = "nearest | linear | bilinear | bicubic | trilinear | area | nearest-exact"
+MODES = "nearest | linear | bilinear | bicubic | trilinear | lanczos | area | nearest-exact"
 CUBIC = -0.75  # the slope parameter of the kernel
+# for antialias: how far a mode's kernel reaches, and its weight at a distance up to that
+KERNELS: dict[str, tuple[int, Callable[[Array], Array]]] = {
+    "bilinear": (1, lambda d: 1 - d),
+    "bicubic": (2, lambda d: _keys(d, -0.5)),
+    "lanczos": (3, lambda d: np.sinc(d) * np.sinc(d / 3)),
+}
 
 
 def interpolate(
@@ -30,12 +36,15 @@ def interpolate(
     mode: str = "nearest",
     align_corners: bool | None = None,
     recompute_scale_factor: bool | None = None,
+    antialias: bool = False,
 ) -> Any:
     """Images (N, C, ...) of 1 to 3 spatial dimensions at another size, or enlarged by scale_factor.
 
-    mode: "nearest", "nearest-exact", "linear", "bilinear", "trilinear", "bicubic" (Keys, 1981) or "area".
-    align_corners: the centres of the corner elements stay in place, else the outer edges. With recompute_scale_factor
-    the scale is that of the rounded sizes. ValueError or NotImplementedError for what does not go together.
+    mode: "nearest", "nearest-exact", "linear", "bilinear", "trilinear", "bicubic" (Keys, 1981), "lanczos" (Duchon,
+    1979) or "area". align_corners: the centres of the corner elements stay in place, else the outer edges. With
+    recompute_scale_factor the scale is that of the rounded sizes. antialias: where an image shrinks the kernel widens,
+    so that every old line counts ("bilinear" and "bicubic"; "lanczos" is always so). ValueError or
+    NotImplementedError for what does not go together.
     """
     x = input.array
     n = x.ndim - 2
@@ -50,6 +59,13 @@ def interpolate(
         )
     if mode in SMOOTH and SMOOTH[mode][0] != n:
         raise NotImplementedError(f"Got {x.ndim}D input, but {mode} mode needs {SMOOTH[mode][0] + 2}D input")
+    if antialias and (mode not in KERNELS or n != 2):
+        raise ValueError(
+            "Anti-alias option is restricted to bilinear, bicubic, and lanczos modes and requires a 4-D tensor as input"
+        )
+    if mode == "lanczos" and (align_corners or not antialias):
+        wrong = "does not support align_corners=True" if align_corners else "requires antialias=True"
+        raise ValueError(f"Lanczos mode {wrong}")
     outs, scales = _sizes(x.shape[2:], size, scale_factor, bool(recompute_scale_factor))
     if mode == "area":
         return (adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d)[n - 1](input, outs)
@@ -66,11 +82,14 @@ def interpolate(
     for dim, (m, out, scale) in enumerate(zip(x.shape[2:], outs, scales, strict=True), 2):
         if mode in NEAREST:
             lines.append(Lines(dim, m, _nearest(m, out, scale, 0.5 if mode == "nearest-exact" else 0.0)))
+        elif antialias:
+            step = _step(m, out, scale, bool(align_corners))
+            lines.append(Lines(dim, m, *_wide(m, (np.arange(out) + 0.5) * step, max(step, 1.0), *KERNELS[mode])))
         else:
             taps = _cubic if mode == "bicubic" else _linear
             lines.append(Lines(dim, m, *taps(m, _sources(m, out, scale, bool(align_corners)))))
     name = SMOOTH[mode][1] if mode in SMOOTH else f"{NEAREST[mode]}{n}D"
-    return read_lines(f"Upsample{name}Backward0", input, lines)
+    return read_lines(f"Upsample{name}{'Aa' * antialias}Backward0", input, lines)
 
 
 def _sizes(
@@ -106,9 +125,15 @@ def _nearest(size: int, out: int, scale: float | None, shift: float) -> Array:
 
 def _sources(size: int, out: int, scale: float | None, align_corners: bool) -> Array:
     """Where the centres of the new lines lie among the old ones."""
+    step = _step(size, out, scale, align_corners)
+    return np.arange(out) * step if align_corners else (np.arange(out) + 0.5) * step - 0.5
+
+
+def _step(size: int, out: int, scale: float | None, align_corners: bool) -> float:
+    """From a new line to the next, in old lines."""
     if align_corners:
-        return np.arange(out) * ((size - 1) / (out - 1) if out > 1 else 0.0)
-    return (np.arange(out) + 0.5) * (1 / scale if scale else size / out) - 0.5
+        return (size - 1) / (out - 1) if out > 1 else 0.0
+    return 1 / scale if scale else size / out
 
 
 def _linear(size: int, source: Array) -> tuple[Array, Array]:
@@ -120,9 +145,24 @@ def _linear(size: int, source: Array) -> tuple[Array, Array]:
 
 
 def _cubic(size: int, source: Array) -> tuple[Array, Array]:
-    """The four lines around each place, and their weights: the cubic convolution kernel of Keys, 1981."""
+    """The four lines around each place, and their weights."""
     first = np.floor(source).astype(np.int64)
     distance = np.abs(source - first - np.arange(-1, 3)[:, None])
-    near = ((CUBIC + 2) * distance - (CUBIC + 3)) * distance**2 + 1
-    far = CUBIC * (((distance - 5) * distance + 8) * distance - 4)
-    return np.clip(first + np.arange(-1, 3)[:, None], 0, size - 1), np.where(distance <= 1, near, far)
+    return np.clip(first + np.arange(-1, 3)[:, None], 0, size - 1), _keys(distance, CUBIC)
+
+
+def _keys(distance: Array, slope: float) -> Array:
+    """The cubic convolution kernel of Keys, 1981, at distances up to 2."""
+    near = ((slope + 2) * distance - (slope + 3)) * distance**2 + 1
+    far = slope * (((distance - 5) * distance + 8) * distance - 4)
+    return np.where(distance <= 1, near, far)
+
+
+def _wide(size: int, centre: Array, width: float, reach: int, kernel: Callable[[Array], Array]) -> tuple[Array, Array]:
+    """The lines whose own centres lie within width * reach of each place, and their weights, of sum 1."""
+    first = np.maximum((centre - width * reach + 0.5).astype(np.int64), 0)
+    end = np.minimum((centre + width * reach + 0.5).astype(np.int64), size)
+    index = first + np.arange((end - first).max())[:, None]
+    distance = np.minimum(np.abs(index - centre + 0.5) / width, reach)
+    weight = np.where(index < end, kernel(distance), 0.0)
+    return np.minimum(index, size - 1), weight / weight.sum(0)

@@ -25,6 +25,12 @@ ROWS: list[tuple[Any, ...]] = [
         for align in (True, False)
         for size in SIZES
     ],
+    *[
+        row(SHAPES[2], mode=mode, align_corners=align, antialias=True, **size)
+        for mode, aligns in {"bilinear": (True, False), "bicubic": (True, False), "lanczos": (None,)}.items()
+        for align in aligns
+        for size in [*SIZES, {"size": (2, 9)}]
+    ],
     row((0, 3, 4, 5), size=(2, 3)),
     row((1, 2, 4, 5), size=(4, 5)),
     row((1, 2, 4, 5), scale_factor=(2.0, 0.5), mode="bicubic", align_corners=None),
@@ -47,9 +53,14 @@ SAME: list[Callable[[Any], Any]] = [
     call((1, 1, 4, 4), scale_factor=(2, 2, 2)),
     call((1, 1, 4, 4), 2, recompute_scale_factor=True),
     call((1, 0, 4, 4), 2),
+    call((1, 1, 4, 4), 2, antialias=True),
+    call((1, 1, 4), 2, mode="linear", antialias=True),
+    call((1, 1, 4, 4), 2, mode="lanczos"),
+    call((1, 1, 4, 4), 2, mode="lanczos", align_corners=True, antialias=True),
 ]
 SAME_CLASS: list[Callable[[Any], Any]] = [
     call((1, 1, 4), 2, mode="foo"),
+    call((1, 1, 4), 2, mode="lanczos"),
     call((1, 4), 2),
     call((1, 1, 4, 4), 0),
     call((1, 1, 4, 4), scale_factor=0.1),

@@ -294,9 +294,9 @@ class Module:
             for name, child in self._own("module"):
                 yield from child.named_modules(memo, f"{prefix}.{name}" if prefix else name, remove_duplicate)
 
-    def modules(self) -> Iterator[Module]:
+    def modules(self, remove_duplicate: bool = True) -> Iterator[Module]:
         """This module and everything below it, without their names."""
-        return (module for _, module in self.named_modules())
+        return (module for _, module in self.named_modules(remove_duplicate=remove_duplicate))
 
     def _collect(
         self, kind: str, prefix: str, recurse: bool, remove_duplicate: bool = True
@@ -545,9 +545,9 @@ class Module:
         """To the host."""
         return self.to(device="cpu")
 
-    def cuda(self, device: int = 0) -> Self:
-        """To a GPU."""
-        return self.to(device=f"cuda:{device}" if isinstance(device, int) else device)
+    def cuda(self, device: Any = None) -> Self:
+        """To a GPU, the current one unless said."""
+        return self.to(device="cuda" if device is None else device)
 
     def to_empty(self, *, device: Any, recurse: bool = True) -> Self:
         """To a device, with elements as the memory there happens to be."""

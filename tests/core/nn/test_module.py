@@ -225,6 +225,7 @@ SAME: list[Expression] = [
     lambda m: list(net(m).named_buffers()),
     lambda m: [names(net(m).named_modules()), names(net(m).named_children()), names(net(m).first.named_children())],
     lambda m: [type(v).__name__ for v in net(m).modules()],
+    lambda m: [type(v).__name__ for v in m.nn.Sequential(*[m.nn.ReLU()] * 2).modules(remove_duplicate=False)],
     lambda m: [type(v).__name__ for v in net(m).first.children()],
     lambda m: [len(net(m)), type(net(m)[1]).__name__, type(net(m)[-1]).__name__, names(net(m)[1:3].named_children())],
     lambda m: [type(v).__name__ for v in m.nn.Sequential(m.nn.ReLU()).append(m.nn.Tanh())],
@@ -375,3 +376,10 @@ def test_writing_to_the_views_registers() -> None:
     assert names(model.named_parameters()) == ["weight", "scale"] and not hasattr(model, "bias")
     with pytest.raises(KeyError):
         model._buffers["weight"]
+
+
+@pytest.mark.skipif(mpigrad.cuda.is_available(), reason="it would move")
+def test_a_gpu_that_is_not_here() -> None:
+    for device in ((), (None,), (0,), ("cuda:0",)):
+        with pytest.raises(RuntimeError, match="a CUDA device was asked for"):
+            mpigrad.nn.Linear(1, 1).cuda(*device)

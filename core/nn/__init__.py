@@ -4,6 +4,7 @@ from . import functional as functional
 from . import init as init
 from . import utils as utils
 from .activation import *
+from .adaptive import *
 from .attention import *
 from .batchnorm import *
 from .container import *

@@ -40,7 +40,7 @@ MODULES = """Linear Bilinear Identity Conv1d Conv2d Conv3d ConvTranspose1d ConvT
     CosineSimilarity PairwiseDistance"""
 ACTIVATIONS = """ELU Hardshrink Hardsigmoid Hardtanh Hardswish LeakyReLU LogSigmoid PReLU ReLU ReLU6 RReLU SELU CELU
     GELU Sigmoid SiLU Mish Softplus Softshrink Softsign Tanh Tanhshrink Threshold GLU Softmin Softmax Softmax2d
-    LogSoftmax"""
+    LogSoftmax AdaptiveLogSoftmaxWithLoss"""
 LOSSES = """L1Loss MSELoss CrossEntropyLoss LinearCrossEntropyLoss NLLLoss PoissonNLLLoss GaussianNLLLoss KLDivLoss
     BCELoss BCEWithLogitsLoss MarginRankingLoss HingeEmbeddingLoss MultiLabelMarginLoss HuberLoss SmoothL1Loss
     SoftMarginLoss MultiLabelSoftMarginLoss CosineEmbeddingLoss MultiMarginLoss TripletMarginLoss

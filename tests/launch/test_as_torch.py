@@ -1,9 +1,12 @@
 """Unmodified PyTorch scripts, run by mpigrad."""
 
+import os
+import signal
 import socket
 import subprocess
 import sys
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any
 
 import pytest
@@ -74,32 +77,36 @@ if __name__ == "__main__":
 """
 
 
+def by_pytorch(script: Path, *arguments: str, env: dict[str, str]) -> tuple[str, str]:
+    """What PyTorch itself prints; on a busy machine its ranks miss each other at times, so it may try again."""
+    for _ in range(3):
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            port = server.getsockname()[1]
+        script.write_text(TRAIN.replace("29501", str(port)))
+        command = [sys.executable, script.name, *arguments]
+        with subprocess.Popen(
+            command, cwd=script.parent, env=env, stdout=PIPE, stderr=PIPE, text=True, start_new_session=True
+        ) as process:
+            try:
+                return process.communicate(timeout=40)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+    pytest.fail("PyTorch's own run does not end")
+
+
 @pytest.mark.parametrize(
     ("device", "optimizer"), [([], "plain"), (["--device", "cpu"], "sharded")], ids=["as it is", "device cpu, sharded"]
 )
 def test_a_distributed_script(device: list[str], optimizer: str, tmp_path: Path, jobs: Any) -> None:
     """The same loss curve over 50 steps, momentum and parameters as by PyTorch over gloo, on two ranks."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    (tmp_path / "train.py").write_text(TRAIN.replace("29501", str(port)))
+    script = tmp_path / "train.py"
+    script.write_text(TRAIN)
     done = jobs.run("run", "-n", 2, "--as-torch", *device, "train.py", 2, optimizer)
     assert done.code == 0, done.err
-    try:
-        reference = subprocess.run(
-            [sys.executable, "train.py", "2", optimizer],
-            cwd=tmp_path,
-            env=jobs.env,
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-    except subprocess.TimeoutExpired:
-        pytest.fail("PyTorch's own run takes too long")
-    if "No module named 'torch'" in reference.stderr:
+    out, err = by_pytorch(script, "2", optimizer, env=jobs.env)
+    if "No module named 'torch'" in err:
         pytest.skip("the oracle extra (torch) is not installed")
-    got, want = (
-        [[float(v) for v in line.split()] for line in text.splitlines()] for text in (done.out, reference.stdout)
-    )
+    got, want = ([[float(v) for v in line.split()] for line in text.splitlines()] for text in (done.out, out))
     assert [len(numbers) for numbers in got] == [50, 4, 4]
     for ours, theirs in zip(got, want, strict=True):
         assert ours == pytest.approx(theirs, rel=0, abs=1e-5)

@@ -7,6 +7,7 @@ from ..ops.activation import *
 from ..ops.attention import *
 from ..ops.classes import *
 from ..ops.conv import *
+from ..ops.ctc import *
 from ..ops.distance import *
 from ..ops.dropout import *
 from ..ops.elementwise import sigmoid as sigmoid

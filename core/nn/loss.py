@@ -16,8 +16,8 @@ from .settings import Loss
 
 # fmt: off
 __all__ = [
-    "BCELoss", "BCEWithLogitsLoss", "CosineEmbeddingLoss", "CrossEntropyLoss", "GaussianNLLLoss", "HingeEmbeddingLoss",
-    "HuberLoss", "KLDivLoss", "L1Loss", "LinearCrossEntropyLoss", "MSELoss", "MarginRankingLoss",
+    "BCELoss", "BCEWithLogitsLoss", "CTCLoss", "CosineEmbeddingLoss", "CrossEntropyLoss", "GaussianNLLLoss",
+    "HingeEmbeddingLoss", "HuberLoss", "KLDivLoss", "L1Loss", "LinearCrossEntropyLoss", "MSELoss", "MarginRankingLoss",
     "MultiLabelMarginLoss", "MultiLabelSoftMarginLoss", "MultiMarginLoss", "NLLLoss", "PoissonNLLLoss", "SmoothL1Loss",
     "SoftMarginLoss", "TripletMarginLoss", "TripletMarginWithDistanceLoss",
 ]
@@ -166,6 +166,18 @@ class KLDivLoss(Loss):
     reduce: bool | None = None
     reduction: str = "mean"
     log_target: bool = False
+
+
+class CTCLoss(Loss):
+    """Minus the log-probability of all ways to spread a target over the steps of an input.
+
+    Called with log_probs, targets, input_lengths and target_lengths.
+    """
+
+    function = functional.ctc_loss
+    blank: int = 0
+    reduction: str = "mean"
+    zero_infinity: bool = False
 
 
 class PoissonNLLLoss(Loss):

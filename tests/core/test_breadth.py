@@ -44,7 +44,7 @@ ACTIVATIONS = """ELU Hardshrink Hardsigmoid Hardtanh Hardswish LeakyReLU LogSigm
 LOSSES = """L1Loss MSELoss CrossEntropyLoss LinearCrossEntropyLoss NLLLoss PoissonNLLLoss GaussianNLLLoss KLDivLoss
     BCELoss BCEWithLogitsLoss MarginRankingLoss HingeEmbeddingLoss MultiLabelMarginLoss HuberLoss SmoothL1Loss
     SoftMarginLoss MultiLabelSoftMarginLoss CosineEmbeddingLoss MultiMarginLoss TripletMarginLoss
-    TripletMarginWithDistanceLoss"""
+    TripletMarginWithDistanceLoss CTCLoss"""
 OPTIMIZERS = "SGD Adam AdamW Adamax NAdam RAdam Adagrad Adadelta RMSprop Rprop ASGD LBFGS"
 SCHEDULERS = """StepLR MultiStepLR ExponentialLR CosineAnnealingLR CosineAnnealingWarmRestarts OneCycleLR LinearLR
     LambdaLR ReduceLROnPlateau SequentialLR ChainedScheduler LRScheduler _LRScheduler"""

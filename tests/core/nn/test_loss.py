@@ -40,6 +40,11 @@ LOSSES: list[tuple[str, dict[str, Any], Callable[[Any], Any]]] = [
     ("BCELoss", {"weight": [1.0, 2.0, 0.5]}, lambda m: (rows(m).sigmoid(), other(m))),
     ("BCEWithLogitsLoss", {"pos_weight": [1.0, 2.0, 0.5]}, lambda m: (rows(m), other(m))),
     ("KLDivLoss", {"reduction": "batchmean"}, lambda m: (rows(m), other(m))),
+    (
+        "CTCLoss",
+        {"zero_infinity": True},
+        lambda m: (rows(m)[:, None].log_softmax(2), m.tensor([[1, 2]]), m.tensor([4]), m.tensor([2])),
+    ),
     ("PoissonNLLLoss", {"full": True}, lambda m: (rows(m), other(m))),
     ("GaussianNLLLoss", {"full": True}, lambda m: (rows(m), other(m), other(m))),
     ("HingeEmbeddingLoss", {"margin": 0.5}, lambda m: (rows(m), signs(m, 4, 3))),

@@ -88,7 +88,7 @@ def by_pytorch(script: Path, *arguments: str, env: dict[str, str]) -> tuple[str,
             command, cwd=script.parent, env=env, stdout=PIPE, stderr=PIPE, text=True, start_new_session=True
         ) as process:
             try:
-                return process.communicate(timeout=40)
+                return process.communicate(timeout=30)
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
     pytest.fail("PyTorch's own run does not end")

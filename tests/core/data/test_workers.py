@@ -67,7 +67,7 @@ def nothing_left() -> Iterator[None]:
     yield
     gc.collect()  # an exception and the frames that it passed refer to each other
     assert eventually(lambda: len(descendants(os.getpid())) <= len(processes))
-    assert set(left_behind()) <= names
+    assert eventually(lambda: set(left_behind()) <= names)  # other tests that run beside these take theirs along
     assert len(os.listdir("/proc/self/fd")) == len(files)
 
 
@@ -371,7 +371,7 @@ def test_nothing_outlives_the_program(body: str, code: int, tmp_path: Path) -> N
     if dataset == "worker_items.Pids()":
         pids = {int(line[len("tensor([") : -2]) for line in done.stdout.split("\n") if line}
         assert pids and eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
-    assert set(left_behind()) <= names
+    assert eventually(lambda: set(left_behind()) <= names)  # other tests that run beside these take theirs along
 
 
 def test_a_busy_worker_ends_with_the_program(tmp_path: Path) -> None:

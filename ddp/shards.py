@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -31,8 +31,9 @@ from .buffers import Parts
 from .comm.protocol import Communicator
 from .replicas import Replicas
 from .tree import Cut, partial_sums, sum_over_shards
+from .wrapper import tensors
 
-__all__ = ["Shards", "tensors_in"]
+__all__ = ["Shards"]
 
 
 class Shards:
@@ -75,7 +76,7 @@ class Shards:
 
     def forward(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """What the module makes of this rank's part of a global batch. Every rank calls it, with an empty part too."""
-        inputs = list(tensors_in((args, kwargs)))
+        inputs = list(tensors((args, kwargs)))
         samples = self._samples(inputs)
         start = self.cut.start(self.mine.start, samples)
         edges = [self.cut.start(shard, samples) - start for shard in range(self.mine.start, self.mine.stop + 1)]
@@ -89,7 +90,7 @@ class Shards:
                 shard_args, shard_kwargs = _refilled((args, kwargs), pieces)
                 with parts.part(shard), drawing_from(self._stream.manual_key(self.seed, self.step, shard)):
                     result = self.module(*shard_args, **shard_kwargs)
-                forward.shards[shard] = _Shard(rows, pieces, list(tensors_in(result)))
+                forward.shards[shard] = _Shard(rows, pieces, list(tensors(result)))
         self._combine(parts, samples)
         self.step += self.module.training
         return forward.join(self, result, inputs)
@@ -369,13 +370,6 @@ def _begin_with_weight(running: Backward) -> None:
 
 
 begin_hooks.append(_begin_with_weight)
-
-
-def tensors_in(value: Any) -> Iterator[Tensor]:
-    """All tensors in nested tuples, lists and dicts."""
-    found: list[Tensor] = []
-    _mapped(found.append, value)
-    return iter(found)
 
 
 def _mapped(function: Callable[[Tensor], Any], value: Any) -> Any:

@@ -6,11 +6,11 @@ a digest of their facts, 16 bytes; only when these differ, the facts themselves,
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from xxhash import xxh3_128
 
 from .comm.protocol import Communicator, RanksDiffer
 from .facts import Facts, facts_of, surroundings
@@ -19,6 +19,7 @@ from .process_group import world
 __all__ = ["agree", "by_rank", "compare", "gather_digests", "name_ranks"]
 
 MOST = 20  # differing facts that are told
+ALIKE = "build the model from the same arguments everywhere"
 
 
 def agree(**subjects: Any) -> None:
@@ -43,7 +44,7 @@ def agree(**subjects: Any) -> None:
 def compare(communicator: Communicator, facts: Facts, expected: str, remedy: str) -> None:
     """RanksDiffer, which begins with `expected` and ends with `remedy`, unless all ranks have these facts."""
     content = "".join(f"{name}\0{fact}\0" for name, fact in facts.items()).encode()
-    digests = gather_digests(communicator, hashlib.blake2b(content, digest_size=16).digest(), "agreement of the ranks")
+    digests = gather_digests(communicator, xxh3_128(content).digest(), "agreement of the ranks")
     if len(set(digests)) == 1:
         return
     first = digests.index(digests[communicator.rank])  # of those that agree one speaks for all

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from ..core.autograd import thread
 from ..core.nn.module import Module
-from .agreement import compare
+from .agreement import ALIKE, compare
 from .bucket import MIB, Bucket, GradBucket, make_buckets, measured_size
 from .buffers import Replicated
 from .comm.protocol import Communicator
@@ -94,7 +94,7 @@ class DistributedDataParallel(Wrapper):
         learned = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
         frozen = [(name, p) for name, p in module.named_parameters() if not p.requires_grad]
         if communicator is None:
-            communicator = world() if process_group is None else process_group.communicator
+            communicator = world(process_group)
         comm = communicator.duplicate("gradients")
         if bucket_cap_mb == "auto":
             caps = (measured_size(comm),) * 2
@@ -228,4 +228,4 @@ def _check_same_module(comm: Communicator, module: Module, buckets: Sequence[Buc
     for name, value in options.items():
         facts |= facts_of(name, value)
     expected = "DistributedDataParallel: expected the same module on every rank"
-    compare(comm, facts, expected, "build the model from the same arguments everywhere")
+    compare(comm, facts, expected, ALIKE)

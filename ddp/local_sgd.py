@@ -20,8 +20,10 @@ from ..core.nn.parameter import Parameter
 from ..core.optim.optimizer import Optimizer, register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 from ..core.optim.sgd import SGD
 from ..core.tensor import Tensor
+from .agreement import ALIKE, compare
 from .buffers import Replicated
 from .comm.protocol import Communicator
+from .facts import facts_of
 from .process_group import ProcessGroup, world
 from .reducer import retire_earlier
 from .steps import hear, steps_any_of
@@ -40,7 +42,8 @@ class LocalSGD(Wrapper):
     Without it the mean itself is where they meet (SGD with lr=1). DiLoCo's is
     `lambda params: SGD(params, lr=0.7, momentum=0.9, nesterov=True)` with `every` in the hundreds.
 
-    ValueError for every < 1; RuntimeError when the module has nothing to learn, or before init_process_group.
+    ValueError for every < 1; RuntimeError when the module has nothing to learn, when the ranks' modules differ, or
+    before init_process_group.
     """
 
     def __init__(
@@ -59,9 +62,11 @@ class LocalSGD(Wrapper):
         if not learned:
             raise RuntimeError("LocalSGD: expected a module with parameters that require a gradient, found none")
         if communicator is None:
-            communicator = world() if process_group is None else process_group.communicator
+            communicator = world(process_group)
         self.every = every
         self.comm = comm = communicator.duplicate("local steps")
+        facts = {**facts_of("module", module), "every": str(every)}
+        compare(comm, facts, "LocalSGD: expected the same module on every rank", ALIKE)
         for tensor in (*module.parameters(), *module.buffers()):
             comm.broadcast(tensor.array, 0, "broadcast of parameters and buffers")
         retire_earlier(learned)

@@ -253,9 +253,9 @@ def default_group() -> ProcessGroup:
     return whole
 
 
-def world() -> Communicator:
-    """The communicator of all ranks. ValueError before init_process_group."""
-    return default_group().communicator
+def world(group: ProcessGroup | None = None) -> Communicator:
+    """The communicator of all ranks, or of a group's. ValueError for all before init_process_group."""
+    return (default_group() if group is None else group).communicator
 
 
 def member(group: Group = None) -> ProcessGroup | None:

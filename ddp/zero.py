@@ -61,7 +61,7 @@ class ZeroRedundancyOptimizer(Optimizer):
         self._arguments = defaults
         self.optim: Optimizer = self._class([{"params": []}], **defaults)  # completes the arguments, and checks them
         super().__init__(params, self.optim.defaults)
-        comm = world() if process_group is None else process_group.communicator
+        comm = world(process_group)
         self._comm = comm.duplicate("optimizer state")
         self._homes: list[Home] = []  # where the parameters were when the latest step began
         self._stretches: list[Run] = []

@@ -197,6 +197,9 @@ def test_what_is_refused(world: Any) -> None:
             LocalSGD(linear(), every=0)
         with pytest.raises(RuntimeError, match="expected a module with parameters that require a gradient, found none"):
             LocalSGD(nn.ReLU(), every=1)
+        if ddp.get_world_size() > 1:
+            with pytest.raises(ddp.RanksDiffer, match=r"(?s)LocalSGD: expected the same module .* every +rank 0: 2 / "):
+                LocalSGD(linear(), every=3 if ddp.get_rank() else 2)
         model = LocalSGD(linear(), every=2)
         loss(model.module(mpigrad.ones(3, 5))).backward()
         with pytest.raises(RuntimeError, match="expected a forward pass through the wrapper before a step, found none"):

@@ -23,7 +23,6 @@ from .mpi import MPICommunicator
 from .protocol import Communicator, Work
 from .shm import EAGER, NAP, SharedMemoryCommunicator
 
-BLOCK = 1 << 20  # elements that go between machines at a time
 SHORT = 1 << 10  # elements up to which every machine sends all it has: one message less to wait for
 
 
@@ -76,6 +75,7 @@ class _Inside(SharedMemoryCommunicator):
     """The ranks of one machine, of ranks `comm` of several. Waits without end: the whole has the deadline."""
 
     in_thread = True
+    block = 1 << 20  # elements that go between machines at a time
 
     def __init__(self, here: MPI.Comm, comm: MPI.Comm, *, name: str) -> None:
         super().__init__(here, name=name, timeout=threading.TIMEOUT_MAX)
@@ -95,13 +95,11 @@ class _Inside(SharedMemoryCommunicator):
             _finish(across.Iallgather(array, pieces))
             array[:] = _added(pieces)
             return
-        for start in range(0, array.size, BLOCK):
-            block = array[start : start + BLOCK]
-            edges = [block.size * machine // across.size for machine in range(across.size + 1)]
-            counts = [end - begin for begin, end in pairwise(edges)]
-            pieces = np.empty((across.size, counts[across.rank]), array.dtype)
-            _finish(across.Ialltoallv([block, counts], pieces))
-            _finish(across.Iallgatherv(_added(pieces), [block, counts]))
+        edges = [array.size * machine // across.size for machine in range(across.size + 1)]
+        counts = [end - begin for begin, end in pairwise(edges)]
+        pieces = np.empty((across.size, counts[across.rank]), array.dtype)
+        _finish(across.Ialltoallv([array, counts], pieces))
+        _finish(across.Iallgatherv(_added(pieces), [array, counts]))
 
 
 def _finish(request: MPI.Request) -> None:

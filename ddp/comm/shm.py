@@ -1,9 +1,9 @@
 """Ranks of one machine add up arrays that lie in memory which all of them see: no thread, no message, no copy in.
 
 `allocate` gives every rank an array of its own in one shared piece of memory. To reduce a part of it, a rank says that
-its part is ready; when all have, each rank adds up one slice of all ranks' parts, in rank order; when all have done
-that, each takes the slices of the others. What can be done without waiting is done when the next reduction starts, the
-rest at `wait`: a processor that computes is never disturbed by one that polls. All other arrays go through MPI.
+its part is ready; when all have, each rank adds up one slice of all ranks' parts, in rank order, and writes the result
+into all of them. What can be done without waiting is done when the next reduction starts, the rest at `wait`: a
+processor that computes is never disturbed by one that polls. All other arrays go through MPI.
 """
 
 from __future__ import annotations
@@ -29,14 +29,13 @@ from .protocol import CollectiveTimeout, Work
 DESCRIPTOR = "/proc/{process}/fd/{descriptor}"  # how other processes reach a file that has no name
 # Counters and data are plain stores, which become visible in order on x86 but not on every processor.
 POSSIBLE = platform.machine() == "x86_64" and hasattr(os, "memfd_create")
-# How far a rank has come with a reduction. For each step it counts the reductions that have come so far.
-STARTED, READY, REDUCED, TAKEN = range(-1, 3)
+# How far a rank has come with a reduction. The others see of READY and REDUCED how many reductions have come so far.
+STARTED, READY, REDUCED, DONE = range(-1, 3)
 LINE = 8  # 64-bit numbers in a cache line: every counter has a line of its own
 IN_FLIGHT = 256  # reductions that may be under way at once; the weights of so many are remembered
 EAGER = 20  # looks at the counters before a waiting rank offers its processor to others ...
 PATIENCE = 2000  # ... and before it sleeps between looks
 NAP = 1e-4  # seconds
-BLOCK = 2**17  # elements that are added up at a time: they stay in the cache until they are divided
 
 
 def shared_memory(comm: MPI.Comm, head: int, share: int) -> mmap.mmap | None:
@@ -108,27 +107,22 @@ class _Sum(Work):
             comm.tell(REDUCED, self.number)
             self.step = REDUCED
         if self.step == REDUCED and not comm.missing(REDUCED, self.number):
-            mine = self.parts[comm.rank]
-            for rank, cut in enumerate(comm.cuts(mine.size)):
-                if rank != comm.rank:
-                    mine[cut] = self.parts[rank][cut]
-            comm.tell(TAKEN, self.number)
-            self.step = TAKEN
+            self.step = DONE
         if self.step != step:
             self.seconds += time.perf_counter() - began
-        return self.step == TAKEN
+        return self.step == DONE
 
     def _add_up(self, comm: SharedMemoryCommunicator) -> None:
-        cut = comm.cuts(self.parts[0].size)[comm.rank]
-        mine = self.parts[comm.rank][cut]
-        wide = SINGLE if mine.dtype in HALVES else mine.dtype  # halves are added up in float32 and rounded once
-        result = mine if wide == mine.dtype else np.empty(mine.size, wide)
+        """Add up this rank's slice of all parts, and write the result into all of them, block by block."""
+        cut, dtype = comm.cuts(self.parts[0].size)[comm.rank], self.parts[0].dtype
+        wide = SINGLE if dtype in HALVES else dtype  # halves are added up in float32 and rounded once
         weights, total = comm.weights(self.number), self.total()
         factors = [wide.type(w / total if total else 0.0) for w in weights]
         alike = len(set(factors)) == 1 < comm.size  # the usual case: add first, multiply once
-        for start in range(cut.start, cut.stop, BLOCK):
-            pieces = [part[start : min(start + BLOCK, cut.stop)] for part in self.parts]
-            into = result[start - cut.start :][: pieces[0].size]
+        for start in range(cut.start, cut.stop, comm.block):
+            pieces = [part[start : min(start + comm.block, cut.stop)] for part in self.parts]
+            mine = pieces[comm.rank]
+            into = mine if wide == dtype else np.empty(mine.size, wide)
             if alike:  # one of the first two pieces may be where the result goes
                 added = np.add(pieces[0], pieces[1], out=into if comm.rank < 2 else None, dtype=wide)
                 for other in pieces[2:]:
@@ -140,22 +134,23 @@ class _Sum(Work):
                 for other, factor in zip(pieces[1:], factors[1:], strict=True):
                     added += other * factor
                 into[...] = added
-        comm.add_other_nodes(result)
-        if result is not mine:
-            mine[...] = result
+            comm.add_other_nodes(into)
+            for piece in pieces:
+                if piece is not into:
+                    piece[...] = into
 
     def is_completed(self) -> bool:
         """Whether `wait` would return at once."""
         comm: SharedMemoryCommunicator = self.communicator  # type: ignore[assignment]
         comm.advance()
-        return self.step == TAKEN and not comm.missing(TAKEN, self.number)
+        return self.step == DONE
 
     def wait(self, timeout: float | None = None) -> None:
         """As Work.wait; meanwhile this and all earlier reductions move on."""
         comm: SharedMemoryCommunicator = self.communicator  # type: ignore[assignment]
         deadline = time.monotonic() + (comm.timeout if timeout is None else timeout)
         looks = 0
-        while not self.is_completed():  # others may still read from my array until all have what they need
+        while not self.is_completed():
             if comm.broken is not None:
                 raise comm.broken
             looks += 1
@@ -181,6 +176,8 @@ class SharedMemoryCommunicator(MPICommunicator):
     transport = "shm"
     in_thread = False
     """Whether a thread waits for these reductions while the program computes: it must not take its processor."""
+    block = 2**17
+    """Elements that are added up at a time: they stay in the cache until they are written into all arrays."""
 
     def __init__(self, comm: MPI.Comm, *, name: str, timeout: float) -> None:
         super().__init__(comm, name=name, timeout=timeout)
@@ -210,14 +207,14 @@ class SharedMemoryCommunicator(MPICommunicator):
 
     def allocate(self, size: int, dtype: np.dtype[Any]) -> Array:
         """A one-dimensional array of zeros that `weighted_sum_start` reduces without copies. Collective."""
-        head = 0 if self._counters else self.size * (3 * LINE + IN_FLIGHT) * 8
+        head = 0 if self._counters else self.size * (2 * LINE + IN_FLIGHT) * 8
         stride = -(-size * dtype.itemsize // 64) * 64
         shared = self._map(head, stride) if size else None
         if shared is None:
             return super().allocate(size, dtype)
         if head:
             numbers = memoryview(shared)[:head].cast("q")
-            self._counters, self._weights = numbers, numbers[3 * self.size * LINE :].cast("B").cast("d")
+            self._counters, self._weights = numbers, numbers[2 * self.size * LINE :].cast("B").cast("d")
         arrays = [np.frombuffer(shared, dtype, size, head + rank * stride) for rank in range(self.size)]
         self._arrays.append((_address(arrays[self.rank]), size * dtype.itemsize, arrays))
         return arrays[self.rank]
@@ -267,7 +264,7 @@ class SharedMemoryCommunicator(MPICommunicator):
                 self._pending.clear()
 
     def add_other_nodes(self, array: np.ndarray) -> None:
-        """Add to this rank's slice what other nodes have; here are none."""
+        """Add to a block of this rank's slice what other nodes have; here are none."""
 
     def cuts(self, size: int) -> list[slice]:
         """Which slice of an array of this size each rank adds up."""

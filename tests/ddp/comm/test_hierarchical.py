@@ -54,7 +54,7 @@ def test_sums_in_a_fixed_order(
 ) -> None:
     """To the last bit: in rank order on each machine, then in the order of the machines' first ranks."""
     monkeypatch.setattr(hierarchical, "SHORT", 5)
-    monkeypatch.setattr(hierarchical, "BLOCK", 64)
+    monkeypatch.setattr(hierarchical._Inside, "block", 64)
     wide = np.float32 if dtype == np.float16 else dtype
     for size in (0, 1, 3, 13, 1001):
         array = comm.allocate(size, np.dtype(dtype))

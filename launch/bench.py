@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import sys
 from pathlib import Path
@@ -74,13 +75,15 @@ def table(curve: Curve, copy: str) -> str:
     names = list(next(iter(curve.values())))
     ours, theirs = names[0], next(name for name in names if name.endswith("Allreduce"))
     machine = bandwidths(max(curve), curve[max(curve)][copy])[0]
-    width = max(24, *(len(name) + 2 for name in names))
-    lines = [f"{'size':>8}" + "".join(f"{name:>{width}}" for name in names) + f"{ours + ' x MPI':>12}{'of copy':>9}"]
+    rows: list[tuple[int, list[str], str]] = []
     for size, seconds in curve.items():
         rates = {name: bandwidths(size, values) for name, values in seconds.items()}
         cells = [f"{mid:.3g} ({low:.3g} to {high:.3g})" for mid, low, high in rates.values()]
         beside = f"{rates[ours][0] / rates[theirs][0]:12.2f}{rates[ours][0] / machine:9.2f}"
-        lines.append(f"{spoken(size):>8}" + "".join(f"{cell:>{width}}" for cell in cells) + beside)
+        rows.append((size, cells, beside))
+    width = 2 + max(len(text) for text in itertools.chain(names, *(cells for _, cells, _ in rows)))
+    lines = [f"{'size':>8}" + "".join(f"{name:>{width}}" for name in names) + f"{ours + ' x MPI':>12}{'of copy':>9}"]
+    lines += [f"{spoken(size):>8}" + "".join(f"{cell:>{width}}" for cell in cells) + end for size, cells, end in rows]
     return "\n".join(
         [*lines, f"the machine's copy bandwidth, all ranks at once ({spoken(max(curve))}): {machine:.2f} GB/s"]
     )

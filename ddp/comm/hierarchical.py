@@ -56,7 +56,7 @@ class HierarchicalCommunicator(MPICommunicator):
             made.append(array if self._comm.allreduce(shared, MPI.LAND) else np.zeros(size, dtype))
 
         self.start(make, "allocation of shared memory").wait()
-        return made[0]
+        return made.pop()  # the task, which is remembered, must not keep it
 
     def weighted_sum_start(self, array: Array, weight: float, total: Callable[[], float], name: str) -> Work:
         if self._inside.everybodys(array) is None:

@@ -38,8 +38,8 @@ PATIENCE = 2000  # ... and before it sleeps between looks
 NAP = 1e-4  # seconds
 
 
-def shared_memory(comm: MPI.Comm, head: int, share: int) -> mmap.mmap | None:
-    """Memory of head + comm.size * share bytes that all ranks of comm see; None if the machine has none to share.
+def shared_memory(comm: MPI.Comm, share: int) -> mmap.mmap | None:
+    """Memory of comm.size * share bytes that all ranks of comm see; None if the machine has none to share.
 
     A file without a name rather than one of MPI's windows: nothing can be left of it in /dev/shm however the ranks end
     (a library that is killed leaves its window's file behind), it needs no one-sided component of the library (Open
@@ -47,7 +47,7 @@ def shared_memory(comm: MPI.Comm, head: int, share: int) -> mmap.mmap | None:
     library. Each rank asks for the pages of its own share, so that they lie in the memory of its own socket.
     """
     descriptor, path, identity, problem, shared = -1, "", None, None, None
-    size = head + comm.size * share
+    size = comm.size * share
     if comm.rank == 0:
         try:
             descriptor = os.memfd_create("mpigrad")
@@ -62,8 +62,7 @@ def shared_memory(comm: MPI.Comm, head: int, share: int) -> mmap.mmap | None:
                 if _identity(file.fileno()) != identity:  # a rank in another container has other processes in /proc
                     raise OSError(f"{path} is another file here")
                 # an error now, not a crash when the memory is first written
-                start, end = (head + comm.rank * share if comm.rank else 0), head + (comm.rank + 1) * share
-                os.posix_fallocate(file.fileno(), start, end - start)
+                os.posix_fallocate(file.fileno(), comm.rank * share, share)
                 shared = mmap.mmap(file.fileno(), size)
         except OSError as error:
             problem = error
@@ -182,10 +181,11 @@ class SharedMemoryCommunicator(MPICommunicator):
     def __init__(self, comm: MPI.Comm, *, name: str, timeout: float) -> None:
         super().__init__(comm, name=name, timeout=timeout)
         self._pending: list[_Sum] = []
-        self._arrays: list[tuple[int, int, list[Array]]] = []  # address and bytes of mine, everybody's
-        self._known: dict[int, tuple[weakref.ref[Array], list[Array]]] = {}
+        # Both forget what this rank lets go; its memory then goes when the other ranks have let theirs go.
+        self._arrays: dict[int, list[Array]] = {}  # everybody's, by the address of mine
+        self._known: dict[int, list[Array]] = {}  # the parts that have been looked up, by the identity of mine
         self._cuts: dict[int, list[slice]] = {}
-        self._counters: memoryview[int] | None = None  # both are made with the first array
+        self._counters: memoryview[int] | None = None  # both are made before the first array
         self._weights: memoryview[float] | None = None
         self._sums = 0
         self._advancing = threading.RLock()
@@ -200,24 +200,25 @@ class SharedMemoryCommunicator(MPICommunicator):
         self._latest = super().start(task, name)
         return self._latest
 
-    def _map(self, head: int, share: int) -> mmap.mmap | None:
+    def _map(self, share: int) -> mmap.mmap | None:
         found: list[mmap.mmap | None] = []
-        self.start(lambda: found.append(shared_memory(self._comm, head, share)), "allocation of shared memory").wait()
-        return found[0]
+        self.start(lambda: found.append(shared_memory(self._comm, share)), "allocation of shared memory").wait()
+        return found.pop()  # the task, which is remembered, must not keep it
 
     def allocate(self, size: int, dtype: np.dtype[Any]) -> Array:
         """A one-dimensional array of zeros that `weighted_sum_start` reduces without copies. Collective."""
-        head = 0 if self._counters else self.size * (2 * LINE + IN_FLIGHT) * 8
+        if size and self._counters is None and (numbers := self._map((2 * LINE + IN_FLIGHT) * 8)):
+            self._counters = memoryview(numbers).cast("q")
+            self._weights = self._counters[2 * self.size * LINE :].cast("B").cast("d")
         stride = -(-size * dtype.itemsize // 64) * 64
-        shared = self._map(head, stride) if size else None
+        shared = self._map(stride) if size and self._counters else None
         if shared is None:
             return super().allocate(size, dtype)
-        if head:
-            numbers = memoryview(shared)[:head].cast("q")
-            self._counters, self._weights = numbers, numbers[2 * self.size * LINE :].cast("B").cast("d")
-        arrays = [np.frombuffer(shared, dtype, size, head + rank * stride) for rank in range(self.size)]
-        self._arrays.append((_address(arrays[self.rank]), size * dtype.itemsize, arrays))
-        return arrays[self.rank]
+        arrays = [np.frombuffer(shared, dtype, size, rank * stride) for rank in range(self.size)]
+        # A second array of the same memory: it ends, unlike the first, when nobody has it or a view of it any more.
+        mine = np.frombuffer(shared, dtype, size, self.rank * stride)
+        _keep(self._arrays, _address(mine), arrays, mine)
+        return mine
 
     def weighted_sum_start(self, array: Array, weight: float, total: Callable[[], float], name: str) -> Work:
         parts = self.everybodys(array)
@@ -239,19 +240,18 @@ class SharedMemoryCommunicator(MPICommunicator):
 
     def everybodys(self, array: Array) -> list[Array] | None:
         """This part of an allocated array on all ranks; None for any other array."""
-        known = self._known.get(id(array))
-        if known is not None and known[0]() is array:  # looked up before, and no other array with its identity
-            return known[1]
-        if not isinstance(array, np.ndarray) or not array.flags.c_contiguous:
-            return None
+        parts = self._known.get(id(array))
+        if parts is not None or not isinstance(array, np.ndarray) or not array.flags.c_contiguous:
+            return parts
         address = _address(array)
-        for start, size, arrays in self._arrays:
-            if start <= address and address + array.nbytes <= start + size and array.dtype == arrays[0].dtype:
+        for start, arrays in list(self._arrays.items()):
+            whole = arrays[self.rank]
+            if start <= address and address + array.nbytes <= start + whole.nbytes and array.dtype == whole.dtype:
                 first = (address - start) // array.itemsize
                 parts = [a[first : first + array.size] for a in arrays]
-                self._known[id(array)] = (weakref.ref(array), parts)
-                return parts
-        return None
+                _keep(self._known, id(array), parts, array)
+                break
+        return parts
 
     def advance(self) -> None:
         """Move the pending reductions on, in order: a later one may need the result of an earlier one for its total."""
@@ -293,3 +293,9 @@ class SharedMemoryCommunicator(MPICommunicator):
 def _address(array: np.ndarray) -> int:
     address: int = array.__array_interface__["data"][0]
     return address
+
+
+def _keep(entries: dict[int, list[Array]], key: int, value: list[Array], array: Array) -> None:
+    """entries[key] = value until `array` ends, which is before its address or identity can be another array's."""
+    entries[key] = value
+    weakref.finalize(array, entries.pop, key, None).atexit = False

@@ -1,7 +1,9 @@
 """Reductions in memory that the ranks of one machine share: needs mpirun."""
 
+import gc
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -87,6 +89,51 @@ def test_nothing_is_left_in_the_file_system(comm: shm.SharedMemoryCommunicator) 
     comm.allocate(5, np.dtype(np.float32))
     comm.barrier()
     assert not [name for name in os.listdir("/dev/shm") if "mpigrad" in name]
+
+
+def mapped() -> int:
+    """How many pieces of shared memory this process sees."""
+    gc.collect()
+    return sum("memfd:mpigrad" in line for line in Path("/proc/self/maps").read_text().splitlines())
+
+
+def test_memory_goes_when_nobody_has_it(comm: shm.SharedMemoryCommunicator) -> None:
+    def view_of_a_sum() -> np.ndarray:
+        array = comm.allocate(2000, np.dtype(np.float32))
+        array[:] = comm.rank
+        comm.weighted_sum_start(array[:1000], 1, lambda: 1, "first half").wait()
+        comm.weighted_sum_start(array, 1, lambda: 1, "all").wait()
+        return array[990:1010].reshape(4, 5)
+
+    kept = view_of_a_sum()
+    before = mapped()
+    for _ in range(20):
+        view_of_a_sum()
+    assert mapped() == before
+    ranks = RANKS * (RANKS - 1) / 2
+    np.testing.assert_array_equal(kept.reshape(-1), [ranks * RANKS] * 10 + [ranks] * 10)
+    comm.weighted_sum_start(kept, 1, lambda: RANKS, "part of an array of which only this part is left").wait()
+    np.testing.assert_array_equal(kept.reshape(-1), [ranks * RANKS] * 10 + [ranks] * 10)
+    assert comm.everybodys(kept) is not None
+    del kept
+    assert mapped() == before - 1
+    assert not comm._arrays and not comm._known
+
+
+def test_memory_goes_when_parameters_move(comm: shm.SharedMemoryCommunicator) -> None:
+    module = nn.Linear(5, 3)
+    model = ddp.DistributedDataParallel(module, communicator=comm)
+    optimizer, found = optim.SGD(model.parameters(), lr=0.1), []
+    for turn in range(6):
+        if turn % 2:
+            module.double() if turn % 4 == 1 else module.float()
+        else:
+            module.weight.data = module.weight.data.clone()
+        optimizer.zero_grad()
+        model(rand(2, 5, dtype=module.weight.dtype)).sum().backward()
+        optimizer.step()
+        found.append(mapped())
+    assert found[2:4] == found[4:]
 
 
 def test_no_room_for_shared_memory(comm: shm.SharedMemoryCommunicator, monkeypatch: pytest.MonkeyPatch) -> None:

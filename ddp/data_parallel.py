@@ -96,16 +96,17 @@ class DistributedDataParallel(Wrapper):
         if communicator is None:
             communicator = world(process_group)
         comm = communicator.duplicate("gradients")
-        if bucket_cap_mb == "auto":
-            caps = (measured_size(comm),) * 2
-        else:
-            caps = (first_bucket_mb * MIB, (25 if bucket_cap_mb is None else bucket_cap_mb) * MIB)
+        if bucket_cap_mb is None:
+            bucket_cap_mb = 25
+        caps = (first_bucket_mb * MIB, (25 if bucket_cap_mb == "auto" else bucket_cap_mb) * MIB)
         buckets = make_buckets(learned, *caps)
         _check_same_module(
             comm,
             module,
             buckets,
             shards=shards,
+            bucket_cap_mb=bucket_cap_mb,
+            first_bucket_mb=first_bucket_mb,
             check_every=check_every,
             check_finite=check_finite,
             broadcast_buffers=broadcast_buffers,
@@ -126,6 +127,8 @@ class DistributedDataParallel(Wrapper):
             self.replicas = Replicas(module, comm, check_every, module.buffers)
             self.shards = Shards(module, learned, self.replicas, comm, shards)
         else:
+            if bucket_cap_mb == "auto":  # measured by all ranks, as all have been found to ask for it
+                caps = (measured_size(comm),) * 2
             buffers = Replicated(module, comm, without=not broadcast_buffers)
             self.replicas = Replicas(module, comm, check_every, buffers.in_step)
             self.reducer = Reducer(learned, frozen, buffers, self.replicas, comm, caps, check_finite)
@@ -223,9 +226,8 @@ class DistributedDataParallel(Wrapper):
 def _check_same_module(comm: Communicator, module: Module, buckets: Sequence[Bucket], **options: Any) -> None:
     """RanksDiffer unless all ranks wrap the same parameters and buffers, laid out and treated alike."""
     facts = facts_of("module", module)
-    for bucket in buckets:
-        facts |= facts_of(f"gradient bucket {bucket.index}", ", ".join(bucket.names))
     for name, value in options.items():
         facts |= facts_of(name, value)
-    expected = "DistributedDataParallel: expected the same module on every rank"
-    compare(comm, facts, expected, ALIKE)
+    for bucket in buckets:
+        facts |= facts_of(f"gradient bucket {bucket.index}", ", ".join(bucket.names))
+    compare(comm, facts, "DistributedDataParallel: expected the same module on every rank", ALIKE)

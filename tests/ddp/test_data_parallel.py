@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 import mpigrad
 from mpigrad import Parameter, Tensor, autograd, ddp, nn, optim
+from mpigrad.core.flat import flatten
 from mpigrad.ddp import DistributedDataParallel
 from mpigrad.ddp.comm import Communicator, SingleCommunicator, Work, simulated
 
@@ -659,12 +660,15 @@ def different(rank: int, others: str) -> Iterator[tuple[nn.Module, dict[str, Any
     later = f"module.1.weight   {others}: trained float32 [2, 2] / rank 1: nothing"
     yield nn.Sequential(nn.Linear(2, 2), *[nn.ReLU()] * last, nn.Linear(2, 2)), {}, later
     buckets = f"gradient bucket 0   {others}: 'weight, bias' / rank 1: 'bias'"
-    yield nn.Linear(2, 2), TINY if last else {}, buckets
+    module = nn.Linear(2, 2)
+    flatten([module.bias] if last else module.parameters())  # as an earlier optimizer may have done
+    yield module, {}, buckets
+    yield nn.Linear(2, 2), {"bucket_cap_mb": "auto" if last else None}, f"bucket_cap_mb   {others}: 25 / rank 1: 'auto'"
     yield nn.Linear(2, 2), {"check_finite": last}, f"check_finite   {others}: False / rank 1: True"
     yield nn.Linear(2, 2), {"check_every": 5 + last}, f"check_every   {others}: 5 / rank 1: 6"
 
 
-@pytest.mark.parametrize("number", range(8))
+@pytest.mark.parametrize("number", range(9))
 def test_different_modules(world: Any, number: int) -> None:
     if world.size == 1:
         pytest.skip("one rank differs from nobody")

@@ -48,7 +48,7 @@ class DistributedDataParallel(Wrapper):
 
     check_every: prove after so many steps of an optimizer that the ranks still have the same parameters, buffers and
     optimizer state (0: never); see `check_replicas`. Also after the first step, and after the first one since the
-    module or an optimizer has loaded a state dict, on one rank or on all.
+    module, a part of it or an optimizer has loaded a state dict, on one rank or on all.
 
     device_ids (one device at most), output_device, find_unused_parameters, static_graph, gradient_as_bucket_view and
     init_sync are there for PyTorch's callers and change nothing: the module is computed where its parameters lie,

@@ -67,7 +67,8 @@ class Replicas:
         self._handles: list[RemovableHandle] = []
         if every and communicator.size > 1:
             self._handles.append(hear(register_optimizer_step_post_hook, self._after_step))
-            self._handles.append(hear(module.register_load_state_dict_post_hook, self._has_loaded))
+            for part in module.modules():
+                self._handles.append(hear(part.register_load_state_dict_post_hook, self._has_loaded))
 
     def stop(self) -> None:
         """Compare no longer after steps."""

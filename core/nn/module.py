@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict, namedtuple
+from collections import OrderedDict, defaultdict, namedtuple
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from copy import deepcopy
 from typing import Any, Self, TypeVar
@@ -18,6 +18,7 @@ __all__ = ["Buffer", "Module", "Parameter"]
 
 T = TypeVar("T")
 EXTRA_STATE = "_extra_state"
+Hooks = defaultdict[str, list[Any]]  # by the moment when they are called
 STRENGTH = ("buffer", "module", "parameter")  # the name of an earlier kind can be given to one of a later kind
 
 
@@ -67,7 +68,8 @@ class Module:
     training: bool
     _registered: dict[str, str]  # the kind of each registered attribute: "parameter", "buffer" or "module"
     _non_persistent_buffers_set: set[str]
-    _module_hooks: dict[str, list[Any]] | None = None  # by the moment when they are called
+    _call_hooks: Hooks | None = None
+    _state_hooks: Hooks | None = None  # apart from those, as they leave calls alone
 
     def __init__(self) -> None:
         super().__setattr__("training", True)
@@ -79,15 +81,16 @@ class Module:
         raise NotImplementedError(f'Module [{type(self).__name__}] is missing the required "forward" function')
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if self._module_hooks is None:
+        if self._call_hooks is None:
             return self.forward(*args, **kwargs)
-        for hook in self._called("before forward"):
+        hooks = self._call_hooks
+        for hook in hooks["before forward"]:
             args, kwargs = hook.before(self, args, kwargs)
         gates = None
-        if self._called("before backward") or self._called("after backward"):
-            gates = BackwardHooks(self, self._called("before backward"), self._called("after backward"))
+        if hooks["before backward"] or hooks["after backward"]:
+            gates = BackwardHooks(self, hooks["before backward"], hooks["after backward"])
             args = gates.enter(args)
-        result, left = None, [*self._called("after forward")]
+        result, left = None, [*hooks["after forward"]]
         try:
             result = self.forward(*args, **kwargs)
             while left:
@@ -102,13 +105,19 @@ class Module:
 
     # --- hooks --------------------------------------------------------------------------------------------------------
 
-    def _called(self, moment: str) -> list[Any]:
-        return self._module_hooks.get(moment, []) if self._module_hooks else []
+    def _hook_calls(self, moment: str, hook: Any, prepend: bool = False) -> RemovableHandle:
+        if self._call_hooks is None:
+            self._call_hooks = defaultdict(list)
+        return RemovableHandle(self._call_hooks[moment], hook, place=0 if prepend else None)
 
-    def _hook(self, moment: str, hook: Any, prepend: bool = False) -> RemovableHandle:
-        if self._module_hooks is None:
-            self._module_hooks = {}
-        return RemovableHandle(self._module_hooks.setdefault(moment, []), hook, place=0 if prepend else None)
+    def _hook_state(self, moment: str, hook: Any) -> RemovableHandle:
+        if self._state_hooks is None:
+            self._state_hooks = defaultdict(list)
+        return RemovableHandle(self._state_hooks[moment], hook)
+
+    def _called(self, moment: str) -> list[Any]:
+        """The hooks that are called at a moment of saving or loading."""
+        return self._state_hooks[moment] if self._state_hooks else []
 
     def register_forward_pre_hook(
         self, hook: Callable[..., Any], *, prepend: bool = False, with_kwargs: bool = False
@@ -118,7 +127,7 @@ class Module:
         with_kwargs: hook(module, args, kwargs), which returns None or (args, kwargs).
         """
 
-        return self._hook("before forward", ForwardHook(hook, with_kwargs), prepend)
+        return self._hook_calls("before forward", ForwardHook(hook, with_kwargs), prepend)
 
     def register_forward_hook(
         self,
@@ -133,34 +142,34 @@ class Module:
         with_kwargs: hook(module, args, kwargs, output). always_call: even if forward, or a hook before this one,
         raises; output is what there is by then, or None.
         """
-        return self._hook("after forward", ForwardHook(hook, with_kwargs, always_call), prepend)
+        return self._hook_calls("after forward", ForwardHook(hook, with_kwargs, always_call), prepend)
 
     def register_full_backward_pre_hook(self, hook: Callable[..., Any], prepend: bool = False) -> RemovableHandle:
         """Call hook(module, grad_output) before the module's backward; what it returns replaces grad_output."""
-        return self._hook("before backward", hook, prepend)
+        return self._hook_calls("before backward", hook, prepend)
 
     def register_full_backward_hook(self, hook: Callable[..., Any], prepend: bool = False) -> RemovableHandle:
         """Call hook(module, grad_input, grad_output) after its backward; what it returns replaces grad_input."""
-        return self._hook("after backward", hook, prepend)
+        return self._hook_calls("after backward", hook, prepend)
 
     def register_state_dict_pre_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
         """Call hook(module, prefix, keep_vars) before this module's entries are collected."""
-        return self._hook("before state_dict", hook)
+        return self._hook_state("before state_dict", hook)
 
     def register_state_dict_post_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
         """Call hook(module, state_dict, prefix, local_metadata) after them; it changes the dict in place."""
-        return self._hook("after state_dict", hook)
+        return self._hook_state("after state_dict", hook)
 
     def register_load_state_dict_pre_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
         """Call hook(module, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs).
 
         It is called before loading, and may change the dict (a copy of the entries that start with prefix).
         """
-        return self._hook("before load_state_dict", hook)
+        return self._hook_state("before load_state_dict", hook)
 
     def register_load_state_dict_post_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
         """Call hook(module, incompatible_keys) after loading; it may change the two lists, before they are errors."""
-        return self._hook("after load_state_dict", hook)
+        return self._hook_state("after load_state_dict", hook)
 
     # --- what it holds ------------------------------------------------------------------------------------------------
 

@@ -143,7 +143,7 @@ def test_the_first_step_is_compared(several: Any) -> None:
 
 
 @pytest.mark.parametrize("shards", [None, 4], ids=["plain", "shards"])
-@pytest.mark.parametrize("what", ["wrapper", "module", "optimizer"])
+@pytest.mark.parametrize("what", ["wrapper", "module", "part", "optimizer"])
 def test_what_one_rank_loads_is_compared_soon(several: Any, what: str, shards: int | None) -> None:
     def main() -> str:
         wrapped, optimizer = wrap(build(), check_every=NEVER, shards=shards)
@@ -151,8 +151,8 @@ def test_what_one_rank_loads_is_compared_soon(several: Any, what: str, shards: i
         for _ in range(3):
             shard_step(wrapped, optimizer)
         if what != "optimizer":
-            into = wrapped if what == "wrapper" else wrapped.module
-            state = {name: tensor + 1 for name, tensor in wrapped.state_dict().items()}
+            into = {"wrapper": wrapped, "module": wrapped.module, "part": wrapped.module[0]}[what]
+            state = {name: tensor + 1 for name, tensor in into.state_dict().items()}
             on_rank_1(lambda: into.load_state_dict(state))
         else:
             other = optimizer.state_dict()

@@ -9,7 +9,8 @@ from itertools import chain, groupby
 from typing import Any, Self
 
 from ..tensor import Tensor
-from .module import Module, Parameter, _block, _indented, _typename
+from .module import Module, Parameter, _block, _indented
+from .registry import _typename
 
 __all__ = ["ModuleDict", "ModuleList", "ParameterDict", "ParameterList", "Sequential"]
 

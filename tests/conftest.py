@@ -69,6 +69,11 @@ def world(request: pytest.FixtureRequest) -> World:
     return found
 
 
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """An expression in a table goes by the line that it stands in."""
+    return f"line {val.__code__.co_firstlineno}" if getattr(val, "__name__", "") == "<lambda>" else None
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure() -> None:
     if RANKS > 1 and MPI.COMM_WORLD.rank > 0:

@@ -137,12 +137,12 @@ ERRORS: list[Expression] = [
 ]
 
 
-@pytest.mark.parametrize("expression", SAME, ids=lambda e: f"line {e.__code__.co_firstlineno}")
+@pytest.mark.parametrize("expression", SAME)
 def test_as_in_torch(expression: Expression, same: Callable[[Expression], None]) -> None:
     same(expression)
 
 
-@pytest.mark.parametrize("expression", ERRORS, ids=lambda e: f"line {e.__code__.co_firstlineno}")
+@pytest.mark.parametrize("expression", ERRORS)
 def test_errors_of_the_same_class(expression: Expression, same_class: Callable[[Expression], None]) -> None:
     same_class(expression)
 

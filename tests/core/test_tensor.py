@@ -198,16 +198,12 @@ SAME_CLASS: list[Expression] = [
 ]  # fmt: skip
 
 
-def source(expression: Expression) -> str:
-    return f"line {expression.__code__.co_firstlineno}"
-
-
-@pytest.mark.parametrize("expression", SAME, ids=source)
+@pytest.mark.parametrize("expression", SAME)
 def test_as_in_torch(expression: Expression, same: Callable[[Expression], None]) -> None:
     same(expression)
 
 
-@pytest.mark.parametrize("expression", SAME_CLASS, ids=source)
+@pytest.mark.parametrize("expression", SAME_CLASS)
 def test_error_of_the_same_class(expression: Expression, same_class: Callable[[Expression], None]) -> None:
     same_class(expression)
 

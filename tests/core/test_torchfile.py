@@ -67,7 +67,7 @@ VALUES: list[Maker] = [
 ]
 
 
-@pytest.mark.parametrize("value", VALUES, ids=lambda v: f"line {v.__code__.co_firstlineno}")
+@pytest.mark.parametrize("value", VALUES)
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
 def test_read_as_by_torch(value: Maker, protocol: int, torch: Any) -> None:
     torch.manual_seed(0)

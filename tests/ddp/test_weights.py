@@ -27,16 +27,19 @@ def masked(size: int) -> tuple[Tensor, Tensor, list[slice]]:
     return x, labels, slices([3] * size)
 
 
+def weighted(model: DistributedDataParallel, x: Tensor, labels: Tensor, here: slice) -> dict[str, Any]:
+    """The gradients when a rank's batch weighs as many as are not ignored of it."""
+    loss = cross_entropy(model(x[here]), labels[here], ignore_index=IGNORED)
+    model.weight((labels[here] != IGNORED).sum().item())
+    loss.backward()
+    return gradients(model)
+
+
 def test_the_mean_over_what_is_not_ignored(world: Any) -> None:
     x, labels, ranks = masked(world.size)
 
     def main() -> Any:
-        here = ranks[ddp.get_rank()]
-        wrapped = DistributedDataParallel(classifier(), **TINY)
-        loss = cross_entropy(wrapped(x[here]), labels[here], ignore_index=IGNORED)
-        wrapped.weight((labels[here] != IGNORED).sum().item())
-        loss.backward()
-        return gradients(wrapped)
+        return weighted(DistributedDataParallel(classifier(), **TINY), x, labels, ranks[ddp.get_rank()])
 
     alone = classifier()
     cross_entropy(alone(x), labels, ignore_index=IGNORED).backward()
@@ -53,11 +56,7 @@ def test_tokens_in_shards_mode(world: Any) -> None:
     def main() -> Any:
         sampler = ddp.ShardedSampler(range(count), count, shuffle=False, shards=shards)
         (here,) = list(sampler)
-        wrapped = DistributedDataParallel(classifier(), shards=shards)
-        loss = cross_entropy(wrapped(x[here]), labels[here], ignore_index=IGNORED)
-        wrapped.weight((labels[here] != IGNORED).sum().item())
-        loss.backward()
-        return gradients(wrapped)
+        return weighted(DistributedDataParallel(classifier(), shards=shards), x, labels, here)
 
     alone = classifier()
     cross_entropy(alone(x), labels, ignore_index=IGNORED).backward()

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 import mpigrad
-from mpigrad import Parameter, Tensor, nn
+from mpigrad import Parameter, Tensor, ddp, nn, optim
+from mpigrad.ddp.comm import Communicator
 
 mse_loss = nn.functional.mse_loss
 cross_entropy = nn.functional.cross_entropy
@@ -78,6 +79,27 @@ def assert_same(found: dict[str, Any], expected: dict[str, Any], rtol: float = 1
             assert found[name] is not None, f"{name}: expected a gradient"
             scale = max(np.abs(value).max(initial=0.0), 1e-3)
             np.testing.assert_allclose(found[name], value, rtol=rtol, atol=rtol * scale, err_msg=name)
+
+
+def assert_trains_alike(one: Communicator, other: Communicator) -> None:
+    """Over two communicators of the same ranks the losses of a training are the same, and the ranks stay equal."""
+
+    def train(comm: Communicator) -> list[float]:
+        mpigrad.manual_seed(7)
+        model = ddp.DistributedDataParallel(nn.Linear(FEATURES, CLASSES), communicator=comm)
+        optimizer = optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        inputs, labels = (part[6 * comm.rank : 6 * comm.rank + 6] for part in labelled(6 * comm.size))
+        losses = []
+        for _ in range(5):
+            loss = cross_entropy(model(inputs.float()), labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        assert len(set(comm.all_gather_object(ddp.digest(model.state_dict())))) == 1
+        return losses
+
+    np.testing.assert_allclose(train(one), train(other), rtol=1e-6)
 
 
 class Mixed(nn.Module):

@@ -77,7 +77,7 @@ EXPRESSIONS: list[Expression] = [
 ]
 
 
-@pytest.mark.parametrize("expression", EXPRESSIONS, ids=lambda e: f"line {e.__code__.co_firstlineno}")
+@pytest.mark.parametrize("expression", EXPRESSIONS)
 def test_as_in_torch(expression: Any, same: Any, same_class: Any, data: Any, torch: Any) -> None:
     def run(m: Any) -> Any:
         m.manual_seed(3)

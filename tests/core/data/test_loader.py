@@ -94,12 +94,12 @@ CONVERTED: list[Expression] = [
 ]
 
 
-@pytest.mark.parametrize("item", CONVERTED, ids=lambda b: f"line {b.__code__.co_firstlineno}")
+@pytest.mark.parametrize("item", CONVERTED)
 def test_conversion_as_in_torch(item: Expression, same: Callable[[Expression], None], data: Any) -> None:
     same(lambda m: data(m).default_convert(item(m)))
 
 
-@pytest.mark.parametrize("batch", COLLATED, ids=lambda b: f"line {b.__code__.co_firstlineno}")
+@pytest.mark.parametrize("batch", COLLATED)
 def test_collation_as_in_torch(batch: Expression, same: Callable[[Expression], None], data: Any) -> None:
     same(lambda m: data(m).default_collate(batch(m)))
 
@@ -130,7 +130,7 @@ ERRORS: list[Expression] = [
 ]
 
 
-@pytest.mark.parametrize("expression", ERRORS, ids=lambda e: f"line {e.__code__.co_firstlineno}")
+@pytest.mark.parametrize("expression", ERRORS)
 def test_error_of_the_same_class(expression: Expression, same_class: Callable[[Expression], None], data: Any) -> None:
     same_class(lambda m: expression(data(m)))
 

@@ -76,6 +76,6 @@ CASES: list[Any] = [
 ]
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda c: f"line {c.__code__.co_firstlineno}")
+@pytest.mark.parametrize("case", CASES)
 def test_as_in_torch(case: Any, both: Any) -> None:
     both(case)

@@ -113,7 +113,7 @@ SAME: list[Expression] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("expression", SAME, ids=lambda e: f"line {e.__code__.co_firstlineno}")
+@pytest.mark.parametrize("expression", SAME)
 def test_as_in_torch(expression: Expression, same: Callable[[Expression], None]) -> None:
     def run(m: Any) -> Any:
         m.manual_seed(0)
@@ -131,6 +131,6 @@ SAME_CLASS: list[Expression] = [
 ]
 
 
-@pytest.mark.parametrize("expression", SAME_CLASS, ids=lambda e: f"line {e.__code__.co_firstlineno}")
+@pytest.mark.parametrize("expression", SAME_CLASS)
 def test_error_of_the_same_class(expression: Expression, same_class: Callable[[Expression], None]) -> None:
     same_class(expression)

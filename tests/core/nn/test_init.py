@@ -87,7 +87,7 @@ SAME: list[Expression] = [
 ]
 
 
-@pytest.mark.parametrize("expression", SAME, ids=lambda e: f"line {e.__code__.co_firstlineno}")
+@pytest.mark.parametrize("expression", SAME)
 def test_special_cases(expression: Expression, same: Any) -> None:
     same(expression)
 

@@ -262,7 +262,7 @@ def applied(model: Any) -> list[Any]:
     return found
 
 
-@pytest.mark.parametrize("expression", SAME, ids=lambda e: f"line {e.__code__.co_firstlineno}")
+@pytest.mark.parametrize("expression", SAME)
 def test_as_in_torch(expression: Expression, same: Callable[[Expression], None]) -> None:
     same(expression)
 

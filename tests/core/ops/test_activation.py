@@ -118,12 +118,12 @@ SAME_CLASS: list[Expression] = [
 ]
 
 
-@pytest.mark.parametrize("expression", SAME, ids=lambda e: f"line {e.__code__.co_firstlineno}")
+@pytest.mark.parametrize("expression", SAME)
 def test_as_in_torch(expression: Expression, close: Callable[[Expression], None]) -> None:
     close(expression)
 
 
-@pytest.mark.parametrize("expression", SAME_CLASS, ids=lambda e: f"line {e.__code__.co_firstlineno}")
+@pytest.mark.parametrize("expression", SAME_CLASS)
 def test_error_of_the_same_class(expression: Expression, same_class: Callable[[Expression], None]) -> None:
     same_class(expression)
 

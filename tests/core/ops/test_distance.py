@@ -59,6 +59,6 @@ SAME_CLASS: list[Expression] = [
 ]
 
 
-@pytest.mark.parametrize("expression", SAME_CLASS, ids=lambda e: f"line {e.__code__.co_firstlineno}")
+@pytest.mark.parametrize("expression", SAME_CLASS)
 def test_error_of_the_same_class(expression: Expression, same_class: Callable[[Expression], None]) -> None:
     same_class(expression)

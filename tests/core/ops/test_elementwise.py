@@ -268,15 +268,11 @@ CLASSES: list[Any] = [
 ]
 
 
-def line(expression: Any) -> str:
-    return f"line {expression.__code__.co_firstlineno}"
-
-
-@pytest.mark.parametrize("expression", EXPRESSIONS, ids=line)
+@pytest.mark.parametrize("expression", EXPRESSIONS)
 def test_as_in_torch(expression: Any, same: Any) -> None:
     same(expression)
 
 
-@pytest.mark.parametrize("expression", CLASSES, ids=line)
+@pytest.mark.parametrize("expression", CLASSES)
 def test_error_of_the_same_class(expression: Any, same_class: Any) -> None:
     same_class(expression)

@@ -192,7 +192,7 @@ SAME: list[Expression] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("expression", SAME, ids=lambda e: f"line {e.__code__.co_firstlineno}")
+@pytest.mark.parametrize("expression", SAME)
 def test_as_in_torch(expression: Expression, close: Callable[[Expression], None]) -> None:
     close(expression)
 

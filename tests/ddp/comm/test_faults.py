@@ -1,8 +1,6 @@
 """Scripted faults of simulated worlds: what the rank that is struck does, and what the others see."""
 
 import re
-import threading
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -13,15 +11,8 @@ from mpigrad import ddp, nn, optim
 from mpigrad.ddp.comm import simulated
 from mpigrad.ddp.comm.faults import Corrupts, Dead, Fault, Late, Raises, Short
 
-pytestmark = pytest.mark.mpi_skip
+pytestmark = [pytest.mark.mpi_skip, pytest.mark.usefixtures("no_thread_is_left")]
 SIZE = 3
-
-
-@pytest.fixture(autouse=True)
-def no_thread_is_left() -> Iterator[None]:
-    before = set(threading.enumerate())
-    yield
-    assert set(threading.enumerate()) <= before
 
 
 def told(*faults: Fault | Short, timeout: float = 30.0) -> dict[int, BaseException]:

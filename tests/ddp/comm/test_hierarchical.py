@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from whole_batch import assert_trains_alike
 
-from mpigrad import ddp, manual_seed, nn, optim, rand, randint
 from mpigrad.ddp.process_group import promised_size
 
 RANKS = promised_size() or 1
@@ -113,24 +113,7 @@ def test_one_machine_without_shared_memory(comm: HierarchicalCommunicator, monke
 
 def test_same_training_as_over_messages(comm: HierarchicalCommunicator) -> None:
     messages = MPICommunicator(MPI.COMM_WORLD, name="messages", timeout=20)
-
-    def train(communicator: MPICommunicator) -> list[float]:
-        manual_seed(7)
-        model = ddp.DistributedDataParallel(nn.Linear(5, 3), communicator=communicator)
-        optimizer = optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-        inputs, labels = rand(6 * RANKS, 5), randint(0, 3, (6 * RANKS,))
-        mine = slice(6 * comm.rank, 6 * comm.rank + 6)
-        losses = []
-        for _ in range(5):
-            loss = nn.functional.cross_entropy(model(inputs[mine]), labels[mine])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            losses.append(loss.item())
-        assert len(set(communicator.all_gather_object(ddp.digest(model.state_dict())))) == 1
-        return losses
-
-    np.testing.assert_allclose(train(comm), train(messages), rtol=1e-6)
+    assert_trains_alike(comm, messages)
     messages.close()
 
 

@@ -2,7 +2,6 @@
 
 import re
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,15 +11,8 @@ import mpigrad
 from mpigrad import ddp, nn
 from mpigrad.ddp.comm import schedule, simulated
 
-pytestmark = pytest.mark.mpi_skip
+pytestmark = [pytest.mark.mpi_skip, pytest.mark.usefixtures("no_thread_is_left")]
 Trace = list[tuple[int, int]]
-
-
-@pytest.fixture(autouse=True)
-def no_thread_is_left() -> Iterator[None]:
-    before = set(threading.enumerate())
-    yield
-    assert set(threading.enumerate()) <= before
 
 
 def traced(seed: int | None, size: int = 4, steps: int = 6) -> tuple[Trace, list[Any]]:

@@ -52,7 +52,7 @@ CALLS: list[Callable[[Any, Any], Any]] = [
 ]
 
 
-@pytest.mark.parametrize("call", CALLS, ids=lambda c: f"line {c.__code__.co_firstlineno}")
+@pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("flat", ["none", "all", "some"])
 def test_as_in_torch(call: Any, flat: str, close: Callable[[Expression], None]) -> None:
     close(after(call, flat=flat))

@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
-"""Train a classifier of handwritten digits, data-parallel over MPI. Read it from top to bottom: it is the tutorial.
+"""Train a classifier of handwritten digits, data-parallel over MPI.
 
-python scripts/train.py                            one process, no MPI needed
-mpigrad run -n 2 scripts/train.py                  two ranks, each on half of every global batch
-mpirun -n 2 python scripts/train.py                the same with any MPI's own launcher
-mpigrad run -n 3 scripts/train.py --shards 8       the same bits on 1 to 8 ranks: compare the digests
+    python scripts/train.py                       one process, no MPI needed
+    mpigrad run -n 2 scripts/train.py             two ranks share every batch
+    mpirun -n 2 python scripts/train.py           by any MPI's own launcher
+    mpigrad run -n 3 scripts/train.py --shards 8  the same bits on 1 to 8 ranks
+
+Read it from top to bottom: it is the tutorial.
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ def main() -> None:
     dist.init_process_group()
     first = dist.get_rank() == 0
     if first:
-        print(f"{machine()}; {dist.get_world_size()} rank(s)")
+        print(f"{dist.get_world_size()} rank(s), each on {machine()}")
         print(f"{'':26}{'MB':>8}{'check, ms':>12}{'step, ms':>12}{f'% at every {EVERY}':>16}")
     for name in MODELS:
         step, check, size = measure(name, options.steps)

@@ -46,7 +46,8 @@ def main() -> None:
     """Read the command line; measure or read; print and draw."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--model", choices=MODELS, nargs="+", default=list(MODELS), help="what is trained (default: all four)")
+    trained = f"what is trained (default: all of {', '.join(map(repr, MODELS))})"
+    add("--model", choices=MODELS, nargs="+", default=list(MODELS), metavar="NAME", help=trained)
     add("--ranks", type=int, nargs="+", default=[2, 4], help="what to measure, 2 among them (default: 2 4)")
     add("--steps", type=int, default=15, help="of each kind that are measured (default: 15)")
     add("--max-mb", type=float, default=16, help="the largest array that is reduced, in MiB (default: 16)")
@@ -56,7 +57,10 @@ def main() -> None:
     add("--use", type=Path, metavar="FILE", help="what an earlier run has saved, instead of measuring")
     options = parser.parse_args()
     if options.use:
-        found = json.loads(options.use.read_text())
+        try:
+            found = json.loads(options.use.read_text())
+        except (OSError, ValueError) as error:
+            parser.error(f"--use: expected a file that --save has written, found {options.use} ({error})")
     else:
         if 2 not in options.ranks:
             parser.error(

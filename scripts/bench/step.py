@@ -159,7 +159,7 @@ def machine() -> str:
     """What these figures were measured on."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     name = next((line.split(": ")[1] for line in lines if line.startswith("model name")), platform.machine())
-    parts = [name, f"{len(os.sched_getaffinity(0))} cores", f"Python {platform.python_version()}"]
+    parts = [name, f"{len(os.sched_getaffinity(0))} core(s)", f"Python {platform.python_version()}"]
     for package in ("numpy", "numba", "torch"):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             parts.append(f"{package} {importlib.metadata.version(package)}")
@@ -171,7 +171,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7, help="how often each contestant is measured (default 7)")
     parser.add_argument("--ranks", type=int, nargs="+", default=[1, 2], help="numbers of ranks (default 1 2)")
-    parser.add_argument("--model", choices=MODELS, nargs="+", default=list(MODELS), help="what is trained")
+    trained = f"what is trained (default: all of {', '.join(map(repr, MODELS))})"
+    parser.add_argument("--model", choices=MODELS, nargs="+", default=list(MODELS), metavar="NAME", help=trained)
     parser.add_argument("--shards", type=int, default=0, help="also measure training in so many shards")
     parser.add_argument("--worker", choices=["mpigrad", "apart", "shards", "torch", "wrapped"], help=argparse.SUPPRESS)
     options = parser.parse_args()

@@ -230,6 +230,9 @@ def test_bad_input_is_told_in_a_sentence(
 
 def test_help_explains_every_flag() -> None:
     text = train(0, "--help").stdout
+    assert (
+        "\n    python scripts/train.py                       one process, no MPI needed\n    mpigrad run -n 2 " in text
+    )
     for flag in ("--data", "--data-dir", "--model", "--dropout", "--augment", "--global-batch", "--shards", "--out"):
         assert flag in text
     assert "Samples in each step, over all ranks together" in " ".join(text.replace("│", " ").split())

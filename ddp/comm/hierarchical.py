@@ -29,6 +29,8 @@ SHORT = 1 << 10  # elements up to which every machine sends all it has: one mess
 class HierarchicalCommunicator(MPICommunicator):
     """Ranks on several machines. Allocated arrays are summed as described above, all others by the MPI library.
 
+    So are sums with something to do between their halves: the slices above are those of one machine, not of the world.
+
     node: the number of this rank's machine, for trying machines that there are not; None: found out.
     """
 
@@ -58,9 +60,16 @@ class HierarchicalCommunicator(MPICommunicator):
         self.start(make, "allocation of shared memory").wait()
         return made.pop()  # the task, which is remembered, must not keep it
 
-    def weighted_sum_start(self, array: Array, weight: float, total: Callable[[], float], name: str) -> Work:
-        if self._inside.everybodys(array) is None:
-            return super().weighted_sum_start(array, weight, total, name)
+    def weighted_sum_start(
+        self,
+        array: Array,
+        weight: float,
+        total: Callable[[], float],
+        name: str,
+        between: Callable[[Array], None] | None = None,
+    ) -> Work:
+        if between is not None or self._inside.everybodys(array) is None:
+            return super().weighted_sum_start(array, weight, total, name, between)
         return self.start(lambda: self._inside.weighted_sum_start(array, weight, total, name).wait(), name)
 
     def _handles(self) -> list[MPI.Comm]:

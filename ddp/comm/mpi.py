@@ -7,7 +7,7 @@ imports mpi4py; it is imported when a process group is made, so that the library
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -58,6 +58,25 @@ class MPICommunicator(Communicator):
     def _broadcast(self, array: Array, root: int) -> None:
         host = _contiguous(array)
         self._comm.Bcast(_bytes(host), root)
+        _put(host, array)
+
+    def _sum_into_slices(self, array: Array) -> None:
+        if array.size > LARGEST_COUNT:
+            super()._sum_into_slices(array)
+            return
+        cuts = self.cuts(array.size)
+        own = array[cuts[self.rank]]
+        host = np.empty(own.size, own.dtype)
+        self._comm.Reduce_scatter(_contiguous(array), host, _lengths(cuts), MPI.SUM)
+        _put(host, own)
+
+    def _gather_slices(self, array: Array) -> None:
+        if array.size > LARGEST_COUNT:
+            super()._gather_slices(array)
+            return
+        host = _contiguous(array)
+        whole = [host.view(np.uint8), _lengths(self.cuts(array.size)), _long_type(host.itemsize, LARGEST_COUNT)]
+        self._comm.Allgatherv(MPI.IN_PLACE, whole)
         _put(host, array)
 
     def _all_gather(self, array: Array, out: Array) -> None:
@@ -182,6 +201,10 @@ def _put(host: Any, array: Array) -> None:
     """Write what MPI has put into host into the array that it was a copy of."""
     if host is not array:
         array[...] = array_module(array).asarray(host)
+
+
+def _lengths(cuts: Sequence[slice]) -> list[int]:
+    return [cut.stop - cut.start for cut in cuts]
 
 
 def _bytes(host: np.ndarray, parts: int = 1) -> list[Any]:

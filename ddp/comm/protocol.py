@@ -8,6 +8,7 @@ stand in no queue, so that no rank's send waits for another's receive behind it.
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 import time
@@ -156,6 +157,8 @@ class Communicator:
         self.rank, self.size, self.local_rank = rank, size, local_rank
         self.name, self.timeout = name, timeout
         self.broken: BaseException | None = None
+        self.slices = size  # so many ranks, the first ones, have a slice each of an array, see `cuts`
+        self._cuts: dict[int, list[slice]] = {}
         self._count = 0
         self._queue: SimpleQueue[Work | None] | None = None
         self._messages: deque[Message] = deque()  # under way: their arrays must live, even if nobody has the Work
@@ -170,6 +173,16 @@ class Communicator:
     def _broadcast(self, array: Array, root: int) -> None:
         """Replace array by root's."""
         raise NotImplementedError
+
+    def _sum_into_slices(self, array: Array) -> None:
+        """Replace this rank's slice of array, which is none of halves, by the sum over the ranks; the rest is lost."""
+        self._all_reduce(array, "sum")
+
+    def _gather_slices(self, array: Array) -> None:
+        """Replace the other ranks' slices of array by theirs."""
+        for rank, cut in enumerate(self.cuts(array.size)):
+            if cut.start < cut.stop:
+                self._broadcast(array[cut], rank)
 
     def _all_gather(self, array: Array, out: Array) -> None:
         """Fill out[rank] with every rank's array. The array may be this rank's part of out."""
@@ -237,28 +250,57 @@ class Communicator:
 
     def _all_reduce_any(self, array: Array, op: str, factor: float = 1) -> None:
         """The same with halves, which are multiplied and added up in float32 and rounded once."""
-        wide = array.astype(SINGLE) if array.dtype in HALVES else array
-        if factor != 1:
-            np.multiply(wide, wide.dtype.type(factor), out=wide)
+        wide = _widened(array, factor)
         self._all_reduce(wide, op)
         if wide is not array:
             array[...] = wide
+
+    def cuts(self, size: int) -> list[slice]:
+        """Which slice of an array of this size is each rank's, where a collective shares it out."""
+        if size not in self._cuts:
+            edges = [size * min(rank, self.slices) // self.slices for rank in range(self.size + 1)]
+            self._cuts[size] = [slice(a, b) for a, b in itertools.pairwise(edges)]
+        return self._cuts[size]
 
     def allocate(self, size: int, dtype: np.dtype[Any]) -> Array:
         """A one-dimensional host array of zeros for `weighted_sum_start`, where the transport likes it. Collective."""
         return np.zeros(size, dtype)
 
-    def weighted_sum_start(self, array: Array, weight: float, total: Callable[[], float], name: str) -> Work:
+    def weighted_sum_start(
+        self,
+        array: Array,
+        weight: float,
+        total: Callable[[], float],
+        name: str,
+        between: Callable[[Array], None] | None = None,
+    ) -> Work:
         """Begin to replace array by the sum over the ranks of weight * array, divided by total().
 
         total is asked when everything that was started before is done, so it may be the result of a reduction itself.
+        between: called with this rank's slice (`cuts`) of the result before every rank gets all slices, for which array
+        is one-dimensional; what it leaves there is what they get. It runs on whichever thread, and may be slow: every
+        rank's runs at the same time. As many bytes are sent with it as without.
         """
 
         def task() -> None:
             whole = total()
-            self._all_reduce_any(array, "sum", weight / whole if whole else 0.0)
+            factor = weight / whole if whole else 0.0
+            if between is None:
+                self._all_reduce_any(array, "sum", factor)
+                return
+            cut = self.cuts(array.size)[self.rank]
+            own, wide = array[cut], _widened(array, factor)
+            self._sum_into_slices(wide)
+            if wide is not array:
+                own[...] = wide[cut]
+            between(own)
+            self._gather_slices(array)
 
         return self.start(task, name)
+
+    def all_gather_slices_start(self, array: Array, name: str = "all_gather_slices") -> Work:
+        """Begin to replace the other ranks' slices (`cuts`) of a one-dimensional array by theirs."""
+        return self.start(lambda: self._gather_slices(array), name)
 
     def all_gather_start(self, array: Array, out: Array, name: str = "all_gather") -> Work:
         """Begin to fill out[r] with rank r's array; out.shape == (size, *array.shape), array may be out[rank]."""
@@ -391,6 +433,14 @@ class Communicator:
         self._closed = True
         if self._queue is not None:
             self._queue.put(None)
+
+
+def _widened(array: Array, factor: float) -> Array:
+    """The array times a number, in place; of halves a copy in float32."""
+    wide = array.astype(SINGLE) if array.dtype in HALVES else array
+    if factor != 1:
+        np.multiply(wide, wide.dtype.type(factor), out=wide)
+    return wide
 
 
 def _check_op(name: str, op: str, array: Array) -> None:

@@ -8,7 +8,6 @@ processor that computes is never disturbed by one that polls. All other arrays g
 
 from __future__ import annotations
 
-import itertools
 import mmap
 import os
 import platform
@@ -80,7 +79,7 @@ def _identity(descriptor: int) -> tuple[int, int]:
 class _Sum(Work):
     """A reduction in shared memory. `advance` goes as far as the other ranks allow."""
 
-    __slots__ = ("after", "parts", "step", "total")
+    __slots__ = ("after", "between", "parts", "step", "total")
 
     def __init__(
         self,
@@ -89,10 +88,11 @@ class _Sum(Work):
         name: str,
         parts: list[Array],
         total: Callable[[], float],
+        between: Callable[[Array], None] | None,
         after: Work | None,
     ) -> None:
         super().__init__(communicator, number, name, lambda: None)
-        self.parts, self.total, self.after, self.step = parts, total, after, STARTED
+        self.parts, self.total, self.between, self.after, self.step = parts, total, between, after, STARTED
 
     def advance(self) -> bool:
         """Do all that can be done now; whether this rank's array has its result."""
@@ -112,16 +112,22 @@ class _Sum(Work):
         return self.step == DONE
 
     def _add_up(self, comm: SharedMemoryCommunicator) -> None:
-        """Add up this rank's slice of all parts, and write the result into all of them, block by block."""
+        """Add up this rank's slice of all parts, and write the result into all of them, block by block.
+
+        With something to do between the two, all blocks are added up before it is done.
+        """
         cut, dtype = comm.cuts(self.parts[0].size)[comm.rank], self.parts[0].dtype
         wide = SINGLE if dtype in HALVES else dtype  # halves are added up in float32 and rounded once
         weights, total = comm.weights(self.number), self.total()
         factors = [wide.type(w / total if total else 0.0) for w in weights]
         alike = len(set(factors)) == 1 < comm.size  # the usual case: add first, multiply once
+        mine = self.parts[comm.rank][cut]
+        whole = None if self.between is None else mine if wide == dtype else np.empty(mine.size, wide)
         for start in range(cut.start, cut.stop, comm.block):
             pieces = [part[start : min(start + comm.block, cut.stop)] for part in self.parts]
-            mine = pieces[comm.rank]
-            into = mine if wide == dtype else np.empty(mine.size, wide)
+            into = pieces[comm.rank] if wide == dtype else np.empty(pieces[0].size, wide)
+            if whole is not None:
+                into = whole[start - cut.start :][: into.size]
             if alike:  # one of the first two pieces may be where the result goes
                 added = np.add(pieces[0], pieces[1], out=into if comm.rank < 2 else None, dtype=wide)
                 for other in pieces[2:]:
@@ -133,10 +139,16 @@ class _Sum(Work):
                 for other, factor in zip(pieces[1:], factors[1:], strict=True):
                     added += other * factor
                 into[...] = added
-            comm.add_other_nodes(into)
-            for piece in pieces:
-                if piece is not into:
-                    piece[...] = into
+            if whole is None:
+                comm.add_other_nodes(into)
+                for piece in pieces:
+                    if piece is not into:
+                        piece[...] = into
+        if self.between is not None:
+            comm.do_between(whole, mine, self.between)
+            for rank, part in enumerate(self.parts):
+                if rank != comm.rank:
+                    part[cut] = mine
 
     def is_completed(self) -> bool:
         """Whether `wait` would return at once."""
@@ -184,13 +196,11 @@ class SharedMemoryCommunicator(MPICommunicator):
         # Both forget what this rank lets go; its memory then goes when the other ranks have let theirs go.
         self._arrays: dict[int, list[Array]] = {}  # everybody's, by the address of mine
         self._known: dict[int, list[Array]] = {}  # the parts that have been looked up, by the identity of mine
-        self._cuts: dict[int, list[slice]] = {}
         self._counters: memoryview[int] | None = None  # both are made before the first array
         self._weights: memoryview[float] | None = None
         self._sums = 0
         self._advancing = threading.RLock()
         self._latest: Work | None = None  # what MPI does, or has done last
-        self.slices = self.size  # so many ranks, the first ones, add up a slice each
         if not self.in_thread:
             _communicators.add(self)
 
@@ -220,17 +230,24 @@ class SharedMemoryCommunicator(MPICommunicator):
         _keep(self._arrays, _address(mine), arrays, mine)
         return mine
 
-    def weighted_sum_start(self, array: Array, weight: float, total: Callable[[], float], name: str) -> Work:
+    def weighted_sum_start(
+        self,
+        array: Array,
+        weight: float,
+        total: Callable[[], float],
+        name: str,
+        between: Callable[[Array], None] | None = None,
+    ) -> Work:
         parts = self.everybodys(array)
         if parts is None or self._closed or self.broken is not None:
-            return super().weighted_sum_start(array, weight, total, name)
+            return super().weighted_sum_start(array, weight, total, name, between)
         assert self._weights is not None
         if len(self._pending) == IN_FLIGHT - 1:
             self._pending[0].wait()
         self._sums += 1
         self._weights[self.rank * IN_FLIGHT + self._sums % IN_FLIGHT] = weight
         after = None if self._latest is None or self._latest.is_completed() else self._latest
-        work = _Sum(self, self._sums, name, parts, total, after)
+        work = _Sum(self, self._sums, name, parts, total, between, after)
         if after is None:
             self.tell(READY, work.number)
             work.step = READY
@@ -266,12 +283,11 @@ class SharedMemoryCommunicator(MPICommunicator):
     def add_other_nodes(self, array: np.ndarray) -> None:
         """Add to a block of this rank's slice what other nodes have; here are none."""
 
-    def cuts(self, size: int) -> list[slice]:
-        """Which slice of an array of this size each rank adds up."""
-        if size not in self._cuts:
-            edges = [size * min(rank, self.slices) // self.slices for rank in range(self.size + 1)]
-            self._cuts[size] = [slice(a, b) for a, b in itertools.pairwise(edges)]
-        return self._cuts[size]
+    def do_between(self, result: Any, mine: np.ndarray, between: Callable[[Array], None]) -> None:
+        """Fill this rank's slice with what `between` makes of the result, and of what other nodes have."""
+        if result is not mine:
+            mine[...] = result
+        between(mine)
 
     def weights(self, number: int) -> list[float]:
         """Every rank's weight in a reduction."""

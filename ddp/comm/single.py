@@ -24,10 +24,18 @@ class SingleCommunicator(Communicator):
         work.run()
         return work
 
-    def weighted_sum_start(self, array: Array, weight: float, total: Callable[[], float], name: str) -> Work:
-        if not self._closed and self.broken is None and weight == total():  # as in most steps, which should not pay
+    def weighted_sum_start(
+        self,
+        array: Array,
+        weight: float,
+        total: Callable[[], float],
+        name: str,
+        between: Callable[[Array], None] | None = None,
+    ) -> Work:
+        open_and_whole = not self._closed and self.broken is None
+        if between is None and open_and_whole and weight == total():  # as in most steps, which should not pay
             return self._nothing
-        return super().weighted_sum_start(array, weight, total, name)
+        return super().weighted_sum_start(array, weight, total, name, between)
 
     def _all_reduce(self, array: Array, op: str) -> None:
         pass

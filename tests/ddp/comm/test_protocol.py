@@ -336,6 +336,112 @@ def test_weighted_sum(on_ranks: OnRanks, way: str, total_first: str) -> None:
     on_ranks(main)
 
 
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("dtype", FLOATING)
+def test_between_the_halves_of_a_sum(on_ranks: OnRanks, way: str, dtype: str) -> None:
+    """Each rank may change its slice of the sum before all ranks get all slices, whatever the others make of theirs."""
+
+    def main(comm: Communicator) -> None:
+        sizes = [0, 1, 2, 3, 7, 1001, 40_003]
+        arrays = [memory(comm, way, contribution(comm.rank, (size,), dtype)) for size in sizes]
+        seen: list[tuple[int, Any]] = []
+
+        def add_rank(own: np.ndarray) -> None:
+            seen.append((own.size, own.dtype))
+            own += own.dtype.type(comm.rank)
+
+        works = []
+        for array in arrays:
+            works.append(comm.weighted_sum_start(array, 1, lambda: 1, "sum", add_rank))
+            works.append(comm.all_reduce_start(np.ones(3)))  # it interleaves
+        for work in works:
+            work.wait()
+        for size, array in zip(sizes, arrays, strict=True):
+            cuts = comm.cuts(size)
+            assert [cut.start for cut in cuts] == [0, *[cut.stop for cut in cuts[:-1]]] and cuts[-1].stop == size
+            assert max(c.stop - c.start for c in cuts) - min(c.stop - c.start for c in cuts) <= 1
+            expected = reduced("sum", comm.size, (size,), dtype)
+            for rank, cut in enumerate(cuts):
+                expected[cut] += expected.dtype.type(rank)
+            np.testing.assert_array_equal(array, expected, strict=True)
+        own = [comm.cuts(size)[comm.rank] for size in sizes]
+        assert seen == [(cut.stop - cut.start, np.dtype(dtype)) for cut in own]
+
+    on_ranks(main)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_between_sees_the_weighted_mean(on_ranks: OnRanks, way: str) -> None:
+    """In float32 for halves, rounded once; and nothing of it when the total is 0."""
+
+    def main(comm: Communicator) -> None:
+        array = memory(comm, way, np.full(9, 1 if comm.rank else 2048, "float16"))
+        seen = []
+        comm.weighted_sum_start(array, 2, lambda: 1, "sum", lambda own: seen.append(own.copy())).wait()
+        assert array.tolist() == [float(np.float16(2 * (2047 + comm.size)))] * 9
+        assert np.concatenate(seen).tolist() == array[comm.cuts(9)[comm.rank]].tolist()
+        values = memory(comm, way, np.arange(9.0) + comm.rank)
+        for weight in (2.0 * comm.rank + 1, 0.0):
+            values[:] = np.arange(9.0) + comm.rank
+            total = sum(2.0 * rank + 1 for rank in range(comm.size)) if weight else 0.0
+            mean = sum((2.0 * r + 1) * (np.arange(9.0) + r) for r in range(comm.size)) / (total or np.inf)
+            comm.weighted_sum_start(values, weight, lambda t=total: t, "mean", lambda own: own.__iadd__(1)).wait()
+            np.testing.assert_allclose(values, mean + 1)
+
+    on_ranks(main)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_hundreds_with_something_between(on_ranks: OnRanks, way: str) -> None:
+    """More than may be in flight; every other one has nothing between, and each takes its total from the one before."""
+
+    def main(comm: Communicator) -> None:
+        arrays = memory(comm, way, np.ones(600 * 5)).reshape(600, 5)
+        works = []
+        for i, array in enumerate(arrays):
+            total = (lambda i=i: float(arrays[i - 1, 0])) if i else (lambda: 1.0)
+            between = None if i % 2 else lambda own: own.__imul__(3)
+            works.append(comm.weighted_sum_start(array, 1, total, f"sum {i}", between))
+        works[-1].wait()
+        expected = 1.0
+        for i, array in enumerate(arrays):
+            expected = comm.size / expected * (1 if i % 2 else 3)
+            np.testing.assert_allclose(array, expected)
+
+    on_ranks(main)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_an_error_between(on_ranks: OnRanks, way: str) -> None:
+    """Whoever waits gets it, at once, and the slices go to nobody."""
+
+    def main(comm: Communicator) -> None:
+        def fail(own: np.ndarray) -> None:
+            raise ArithmeticError("no step from here")
+
+        array = memory(comm, way, np.ones(10))
+        works = [comm.weighted_sum_start(array, 1, lambda: 1, "sum", fail), begin(comm, way, array)]
+        for work in works:
+            with pytest.raises(ArithmeticError, match="no step from here"):
+                work.wait()
+
+    on_ranks(main)
+
+
+@pytest.mark.parametrize("dtype", [*DTYPES, "complex128"])
+def test_all_gather_slices(on_ranks: OnRanks, dtype: str) -> None:
+    def main(comm: Communicator) -> None:
+        for size in (0, 1, 2, 7, 1001):
+            whole = np.arange(size).astype(dtype)
+            cut = comm.cuts(size)[comm.rank]
+            for part in (np.zeros(size, dtype), np.zeros(2 * size, dtype)[::2]):
+                part[cut] = whole[cut]
+                comm.all_gather_slices_start(part).wait()
+                np.testing.assert_array_equal(part, whole, strict=True)
+
+    on_ranks(main)
+
+
 def test_objects_are_gathered_in_rank_order(on_ranks: OnRanks) -> None:
     def main(comm: Communicator) -> Any:
         mine = {"rank": comm.rank, "values": np.arange(comm.rank)} if comm.rank % 2 else f"rank {comm.rank}"

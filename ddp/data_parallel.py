@@ -180,13 +180,18 @@ class DistributedDataParallel(Wrapper):
         """Let hook(state, bucket) average the buckets, in their order, instead of the exact reduction.
 
         It returns the averaged gradients as a tensor, or a future of them (something with `wait`). RuntimeError for a
-        second hook, and with shards.
+        second hook, with shards, and with an optimizer that steps in backward (overlap_with_ddp=True).
         """
         reducer = self._reducing("register_comm_hook")
         if not callable(hook):
             raise TypeError("Communication hook must be callable.")
         if reducer.comm_hook is not None:
             raise RuntimeError("register_comm_hook can only be called once.")
+        if reducer.stepper is not None:
+            raise RuntimeError(
+                "register_comm_hook: expected a model that no ZeroRedundancyOptimizer(..., overlap_with_ddp=True) "
+                "steps, which reduces gradients itself"
+            )
         reducer.comm_hook = lambda bucket: hook(state, bucket)
 
     # --- reports ------------------------------------------------------------------------------------------------------

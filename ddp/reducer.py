@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import ref
 from zlib import crc32
 
@@ -28,7 +28,10 @@ from .comm.protocol import Communicator, Work
 from .replicas import Replicas
 from .steps import hear, steps_any_of
 
-__all__ = ["NonFinite", "Overlap", "Reducer", "Traffic", "retire_earlier"]
+if TYPE_CHECKING:
+    from .in_backward import StepsInBackward
+
+__all__ = ["NonFinite", "Overlap", "Reducer", "Traffic", "reducers_of", "retire_earlier"]
 
 FACTS = 6  # what a rank tells of itself before each reduction, beside what it uses
 Named = Sequence[tuple[str, Tensor]]
@@ -89,11 +92,13 @@ class Reducer:
         self.sync = True
         self.check_finite = check_finite
         self.comm_hook: Callable[[GradBucket], Any] | None = None
+        self.stepper: StepsInBackward | None = None  # steps an optimizer by what is reduced
         self.unused: dict[str, int] = {}
         self.nonfinite: list[NonFinite] = []
         self.communication = self.exposed = 0.0  # seconds, see Overlap
         self.bytes_sent, self.bytes_exact = 0.0, 0.0
         self._parameters = [parameter for _, parameter in learned]
+        self._numbers = {parameter: number for number, parameter in enumerate(self._parameters)}
         self._caps = caps
         self._pass: _Pass | None = None
         self._accumulated = _Accumulated()
@@ -149,6 +154,8 @@ class Reducer:
                 move_gradients([p for _, p in self.learned if p.home.gradients is gradients], shared)
         self.lay_out()
         self._moved = False
+        if self.stepper is not None:
+            self.stepper.settle()
 
     def _settle_order(self) -> None:
         """From now on reduce the buckets in the order in which rank 0's became ready in the pass that has ended."""
@@ -188,6 +195,8 @@ class Reducer:
         if forwards or True in reached:
             if self._pass is not None:
                 self._give_up(self._pass)
+            if self.stepper is not None and self.sync:
+                self.stepper.begin()
             self._pass = self._begin(reached, forwards or {self._latest})
             running.callbacks.append(self._finish)
 
@@ -205,6 +214,12 @@ class Reducer:
 
     def _give_up(self, failed: _Pass) -> None:
         """An exception ended a pass midway, so the gradients are worthless. The reductions must be over, though."""
+        if self.stepper is not None and failed.next:
+            raise RuntimeError(
+                "an exception has ended a backward pass that had updated some of the parameters, as backward passes do "
+                "with ZeroRedundancyOptimizer(..., overlap_with_ddp=True): load the latest checkpoint, wrap the module "
+                "again and make a new optimizer"
+            )
         self._pass, self._accumulated = None, _Accumulated()
         for work in failed.works:
             work.wait()
@@ -278,7 +293,8 @@ class Reducer:
                 current.nonfinite = 1 + self._first_nonfinite(bucket)
             if self.comm_hook is None:
                 self._sent(exact)
-                work = self.comm.weighted_sum_start(bucket.gradients, current.weight, self._samples, bucket.name)
+                step = None if self.stepper is None else self.stepper.start(bucket)
+                work = self.comm.weighted_sum_start(bucket.gradients, current.weight, self._samples, bucket.name, step)
                 current.works.append(work)
             else:
                 self._call_hook(current, bucket)
@@ -332,18 +348,24 @@ class Reducer:
             ]
         self.communication += sum([work.seconds for work in current.works])
         self.exposed += current.exposed + time.perf_counter() - started
-        if current.before is not None and not total:  # empty batches everywhere
+        if self.stepper is not None:
+            self.stepper.finish()
+        elif current.before is not None and not total:  # empty batches everywhere
             for bucket, gradients in zip(self.buckets, current.before, strict=True):
                 bucket.gradients[...] = gradients
         self.unused = {}
         for (name, parameter), count in zip(self.learned, found, strict=False):
-            if count and parameter._grad is None:
+            if count and parameter._grad is None and self.stepper is None:
                 parameter._grad = parameter.home.lend()
             if count < self.comm.size:
                 self.unused[name] = self.comm.size - int(count)
         self._accumulated = _Accumulated()
         if self._observed is not None:
             self._settle_order()
+
+    def used(self, parameters: Sequence[Tensor]) -> Set[Tensor]:
+        """Those that some rank uses in the running pass, asked when the exchange is done."""
+        return {parameter for parameter in parameters if self._message[FACTS + self._numbers[parameter]]}
 
     def _samples(self) -> float:
         """The samples of all ranks, asked when the exchange is done. RuntimeError when the ranks are out of step."""
@@ -396,11 +418,14 @@ class Reducer:
 
 def retire_earlier(learned: Named) -> None:
     """Let the reducers that these parameters have be done with them."""
-    for _, parameter in learned:
-        for hook in list(parameter.hooks or ()):
-            earlier = getattr(hook, "__self__", None)
-            if isinstance(earlier, Reducer):
-                earlier.retire()
+    for earlier in reducers_of([parameter for _, parameter in learned]):
+        earlier.retire()
+
+
+def reducers_of(parameters: Iterable[Tensor]) -> list[Reducer]:
+    """The reducers of these parameters, each once."""
+    owners = [getattr(hook, "__self__", None) for parameter in parameters for hook in parameter.hooks or ()]
+    return list(dict.fromkeys([owner for owner in owners if isinstance(owner, Reducer)]))
 
 
 class _Forward:

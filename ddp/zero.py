@@ -2,14 +2,14 @@
 
 The parameters lie side by side in flat memory (core/flat.py). Each rank owns one slice of every stretch of it, whatever
 parameters it cuts through. A step updates this slice from the gradients, which all ranks have alike, and then every
-rank gets all slices. Source: Rajbhandari et al., ZeRO: memory optimizations toward training trillion parameter models,
-2019, stage 1.
+rank gets all slices; in_backward.py has the way in which that costs nothing. Source: Rajbhandari et al., ZeRO: memory
+optimizations toward training trillion parameter models, 2019, stage 1.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence, Set
 from typing import Any
 
 from ..core.autograd import enable_grad, wrap
@@ -17,11 +17,13 @@ from ..core.backend import array_module
 from ..core.flat import Home, Run, flatten, with_gradients
 from ..core.optim.optimizer import Optimizer
 from ..core.tensor import Tensor
+from .in_backward import StepsInBackward
 from .process_group import ProcessGroup, world
 
 __all__ = ["ZeroRedundancyOptimizer"]
 
 State = dict[Any, dict[str, Any]]  # by parameter, by name
+Part = tuple[int, dict[str, Any], dict[str, Any]]  # a group of this rank's part: its number, itself, of what group
 
 
 class ZeroRedundancyOptimizer(Optimizer):
@@ -34,6 +36,14 @@ class ZeroRedundancyOptimizer(Optimizer):
 
     To save, call `consolidate_state_dict` on every rank, then `state_dict` on the one that is to write: it is the plain
     optimizer's. To resume, on any number of ranks, give it to `load_state_dict` on every rank.
+
+    overlap_with_ddp: step in backward, between the halves of DistributedDataParallel's reductions, each rank its slice
+    of each bucket: no byte more is sent than without this optimizer, and no step is left to wait for. Make it with all
+    parameters that a wrapped module learns. Each backward pass outside of no_sync() then steps, with the groups'
+    options as they are when it begins, and leaves no gradients: there is nothing to clip, to unscale or to look at.
+    Call `step` after it as ever: it tells schedulers and the comparison of replicas. ValueError for other parameters,
+    and for a module wrapped with shards or check_finite, or with a communication hook; RuntimeError for a second
+    backward pass before `step`, and for gradients that came another way.
 
     parameters_as_bucket_view is there for PyTorch's callers and changes nothing: parameters always lie in flat memory.
     """
@@ -50,70 +60,93 @@ class ZeroRedundancyOptimizer(Optimizer):
         overlap_with_ddp: bool = False,
         **defaults: Any,
     ) -> None:
-        if overlap_with_ddp:
-            raise ValueError("ZeroRedundancyOptimizer: expected overlap_with_ddp=False and calls of step, found True")
         if optimizer_class.step is not Optimizer.step or optimizer_class._update_group is not Optimizer._update_group:
             raise TypeError(
                 "ZeroRedundancyOptimizer: expected an optimizer that updates element by element, as SGD and Adam do, "
                 f"found {optimizer_class.__name__}, which works on whole parameters; use it as it is on every rank"
             )
         self._class: Any = optimizer_class
+        self._in_backward: StepsInBackward | None = None
         self._arguments = defaults
         self.optim: Optimizer = self._class([{"params": []}], **defaults)  # completes the arguments, and checks them
         super().__init__(params, self.optim.defaults)
         comm = world(process_group)
         self._comm = comm.duplicate("optimizer state")
         self._homes: list[Home] = []  # where the parameters were when the latest step began
-        self._stretches: list[Run] = []
+        self._stretches: Sequence[Run] = []
+        self._parts: list[list[Part]] = []
         self._layout: list[list[int]] = []  # the numbers of the parameters in each stretch
         self._pieces: dict[Tensor, tuple[Tensor, slice]] = {}  # what this rank owns, as vectors, and of what elements
         self._consolidated = False
+        if overlap_with_ddp:
+            self._in_backward = StepsInBackward(self)
+            self._in_backward.connect()
         self._settle()
 
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Optimize more parameters, with options of their own; ValueError with overlap_with_ddp=True."""
+        if self._in_backward is not None:
+            raise ValueError(
+                "add_param_group: with overlap_with_ddp=True, expected all parameters when the optimizer is made, "
+                "found more; wrap the module that learns them again and make a new optimizer"
+            )
+        super().add_param_group(param_group)
+
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Update every parameter that has a gradient; with a closure, evaluate it first and return its loss."""
+        """Update every parameter that has a gradient; with a closure, evaluate it first and return its loss.
+
+        With overlap_with_ddp=True the backward pass has done that, also the one in the closure.
+        """
         loss = None
         if closure is not None:
             with enable_grad():
                 loss = closure()
+        if self._in_backward is not None:
+            self._in_backward.answer()
+            return loss
         self._settle()
         self._forget()
+        self._take_options()
         active = with_gradients(self._numbered())
-        for parameter, (piece, _) in self._pieces.items():
-            if parameter._grad is None:
-                piece._grad = None
-            elif piece._grad is None:
-                piece._grad = piece.home.lend()
-        for number, group in enumerate(self.optim.param_groups):
-            group.update(_options(self.param_groups[number]))  # what schedulers and users have changed
-            self.optim._update_group(number, group)
-        self._exchange()
+        chosen, works = frozenset(active), []
+        for place, run in enumerate(self._stretches):
+            self._step_slice(place, chosen)
+            works.append(self._comm.all_gather_slices_start(run.values, "exchange of updated parameters"))
+        for work in works:
+            work.wait()
         for parameter in active:
             parameter.version[0] += 1
         return loss
 
-    def _exchange(self) -> None:
-        """Let every rank have all slices."""
-        comm, name, works = self._comm, "exchange of updated parameters", []
-        for run in self._stretches:
-            length = run.values.size // comm.size
-            equal, rest = run.values[: length * comm.size].reshape(comm.size, length), run.values[length * comm.size :]
-            if length:
-                works.append(comm.all_gather_start(equal[comm.rank], equal, name))
-            if rest.size:
-                works.append(comm.broadcast_start(rest, comm.size - 1, name))
-        for work in works:
-            work.wait()
+    def _take_options(self) -> None:
+        """Let this rank's part have the options that schedulers and users have changed."""
+        for part in self._parts:
+            for _, own, whole in part:
+                own.update(_options(whole))
+
+    def _step_slice(self, place: int, active: Set[Tensor]) -> None:
+        """Update this rank's slice of a stretch: of those of its parameters that are active."""
+        for parameter in self._stretches[place].tensors:
+            if parameter in self._pieces:
+                piece = self._pieces[parameter][0]
+                if parameter not in active:
+                    piece._grad = None
+                elif piece._grad is None:
+                    piece._grad = piece.home.lend()
+        for number, own, _ in self._parts[place]:
+            self.optim._update_group(number, own)
 
     # --- who owns what ------------------------------------------------------------------------------------------------
 
     def _settle(self) -> None:
         """Find the parameters where they lie now, new ones too; hand parts of the state over where slices changed."""
         parameters = self._numbered()
-        homes = [parameter.home for parameter in parameters]
-        if homes == self._homes:
-            return
-        stretches = flatten(parameters)
+        if self._in_backward is None and [parameter.home for parameter in parameters] != self._homes:
+            self._settle_in(flatten(parameters))
+
+    def _settle_in(self, stretches: Sequence[Run]) -> None:
+        """The same when it is known where they lie."""
+        parameters = self._numbered()
         numbers = {parameter: number for number, parameter in enumerate(parameters)}
         layout = [[numbers[parameter] for parameter in run.tensors] for run in stretches]
         if layout == self._layout:  # only their memory is another
@@ -130,7 +163,7 @@ class ZeroRedundancyOptimizer(Optimizer):
     def _check_alike(self, layout: list[list[int]]) -> None:
         """RuntimeError on every rank unless all optimize parameters of the same sizes, in the same order in memory."""
         sizes = [(parameter.array.dtype.name, parameter.numel()) for parameter in self._numbered()]
-        facts = (self._class.__name__, sizes, layout)
+        facts = (self._class.__name__, self._in_backward is None, sizes, layout)
         for rank, theirs in enumerate(everyone := self._comm.all_gather_object(facts, "comparison of parameters")):
             if theirs != everyone[0]:
                 raise RuntimeError(
@@ -138,14 +171,13 @@ class ZeroRedundancyOptimizer(Optimizer):
                     f"found others on rank {rank} than on rank 0; build the model and its groups alike everywhere"
                 )
 
-    def _cut(self, stretches: list[Run]) -> None:
-        """Own one slice of each stretch, by an optimizer that knows nothing else."""
-        rank, size = self._comm.rank, self._comm.size
-        self._stretches, self._pieces = stretches, {}
+    def _cut(self, stretches: Sequence[Run]) -> None:
+        """Own one slice of each stretch, by an optimizer that knows nothing else and has groups for each of them."""
+        self._stretches, self._pieces, self._parts = stretches, {}, []
+        groups: list[dict[str, Any]] = []
         for run in stretches:
-            length = run.values.size // size
-            begin = run.start + rank * length
-            end = run.stop if rank == size - 1 else begin + length
+            cut = self._comm.cuts(run.values.size)[self._comm.rank]
+            begin, end = run.start + cut.start, run.start + cut.stop
             for parameter in run.tensors:
                 home = parameter.home
                 start, stop = max(begin, home.start), min(end, home.stop)
@@ -153,11 +185,14 @@ class ZeroRedundancyOptimizer(Optimizer):
                     piece = wrap(home.values[start:stop])
                     Home(home.values, home.gradients, start, piece)
                     self._pieces[parameter] = piece, slice(start - home.start, stop - home.start)
-        groups = [
-            {**_options(group), "params": [self._pieces[p][0] for p in group["params"] if p in self._pieces]}
-            for group in self.param_groups
-        ]
-        self.optim = self._class(groups, **self._arguments)
+            here, part = frozenset(run.tensors), []
+            for whole in self.param_groups:
+                pieces = [self._pieces[p][0] for p in whole["params"] if p in here and p in self._pieces]
+                if pieces:
+                    part.append((len(groups), own := {**_options(whole), "params": pieces}, whole))
+                    groups.append(own)
+            self._parts.append(part)
+        self.optim = self._class(groups or [{"params": []}], **self._arguments)
 
     # --- saving -------------------------------------------------------------------------------------------------------
 

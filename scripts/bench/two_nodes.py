@@ -60,7 +60,7 @@ def held_back(communicator: Communicator) -> Communicator:
             held.clear()
 
         def hold(*arguments: Any) -> Work:
-            held.append((HeldBack(inner, arguments[-1], begin_all), arguments))
+            held.append((HeldBack(inner, arguments[3], begin_all), arguments))
             return held[-1][0]
 
         inner.weighted_sum_start = hold  # type: ignore[method-assign]

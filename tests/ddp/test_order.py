@@ -1,6 +1,5 @@
 """Gradients are reduced while backward goes on, bucket after bucket, in one order on all ranks."""
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -33,9 +32,9 @@ class Recording(SingleCommunicator):
         self.started: list[tuple[str, int]] = []
         self.parameters: list[Parameter] = []
 
-    def weighted_sum_start(self, array: Any, weight: float, total: Callable[[], float], name: str) -> Work:
+    def weighted_sum_start(self, array: Any, weight: float, total: Any, name: str, between: Any = None) -> Work:
         self.started.append((name, sum(p.grad is not None for p in self.parameters)))
-        return super().weighted_sum_start(array, weight, total, name)
+        return super().weighted_sum_start(array, weight, total, name, between)
 
     def duplicate(self, name: str) -> "Recording":
         return self

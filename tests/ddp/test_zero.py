@@ -313,7 +313,6 @@ def test_gradients_that_are_not_shared_are_refused(world: Any) -> None:
         (optim.LBFGS, {}, TypeError, "element by element, as SGD and Adam do, found LBFGS, which works on whole"),
         (optim.Adafactor, {}, TypeError, "element by element, as SGD and Adam do, found Adafactor"),
         (optim.SGD, {"lr": -1}, ValueError, "Invalid learning rate: -1"),
-        (optim.SGD, {"overlap_with_ddp": True}, ValueError, "expected overlap_with_ddp=False"),
     ],
 )
 def test_errors(world: Any, kind: Any, options: dict[str, Any], error: type[Exception], message: str) -> None:

@@ -11,6 +11,7 @@ import pytest
 import mpigrad
 from mpigrad import ddp, nn, optim
 from mpigrad.core.amp import GradScaler
+from mpigrad.core.utils import checkpoint
 from mpigrad.ddp import DistributedDataParallel, ZeroRedundancyOptimizer
 from mpigrad.ddp.comm import simulated
 
@@ -129,6 +130,40 @@ def test_equals_the_plain_optimizer(
         return model, optimizer
 
     compare(world, run, kind, **options)
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("transport", ["mpi", "hierarchical"])
+def test_over_messages(world: Any, transport: str) -> None:
+    """Updates on the communicator's thread, while backward goes on; two ranks can only add in one order."""
+
+    def run() -> None:
+        from mpi4py import MPI
+
+        from mpigrad.ddp.comm.hierarchical import HierarchicalCommunicator
+        from mpigrad.ddp.comm.mpi import MPICommunicator
+
+        comm = (
+            MPICommunicator(MPI.COMM_WORLD, timeout=30)
+            if transport == "mpi"
+            else HierarchicalCommunicator(MPI.COMM_WORLD, name="machines", timeout=30, node=ddp.get_rank() // 2)
+        )
+        models = []
+        for options in ({}, {"overlap_with_ddp": True}):
+            models.append(model := build(36))
+            wrapped = wrap(model, communicator=comm)
+            optimizer = ZeroRedundancyOptimizer(model.parameters(), optim.SGD, lr=0.1, momentum=0.9, **options)
+            for step in range(8):
+                optimizer.zero_grad()
+                backward(wrapped, step, (step % 3, 2))
+                optimizer.step()
+        plain, stepped = ([value.numpy() for value in model.state_dict().values()] for model in models)
+        for one, other in zip(plain, stepped, strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+            assert comm.size > 2 or one.tobytes() == other.tobytes()
+        comm.close()
+
+    world(run)
 
 
 @pytest.mark.parametrize(("kind", "options"), OPTIMIZERS[:2])
@@ -307,6 +342,29 @@ def test_graphs_of_gradients_and_closures(world: Any) -> None:
 
         assert float(optimizer.step(closure)) < loss.item()
         optimizer.zero_grad()
+        return model, optimizer
+
+    compare(world, run)
+
+
+def test_recomputed_activations(world: Any) -> None:
+    """Recomputing in backward finds the values of before."""
+
+    class Recomputing(Model):
+        def forward(self, x: mpigrad.Tensor, use: tuple[int, ...] = (0, 1, 2)) -> mpigrad.Tensor:
+            x = self.norm(self.first(x))
+            x = checkpoint.checkpoint(lambda x: self.middle[1](self.middle[0](x).tanh()).tanh(), x, use_reentrant=False)
+            return self.last(checkpoint.checkpoint(lambda x: self.middle[2](x).tanh(), x, use_reentrant=False))
+
+    def run(make: Make) -> Any:
+        mpigrad.manual_seed(1)
+        model = Recomputing(12)
+        wrapped = wrap(model)
+        optimizer = make(model.parameters())
+        for step in range(3):
+            optimizer.zero_grad()
+            backward(wrapped, step)
+            optimizer.step()
         return model, optimizer
 
     compare(world, run)

@@ -23,6 +23,7 @@ OPS = {
 OF_BOOL = OPS | {"sum": MPI.BOR, "prod": MPI.BAND}  # on bytes that are 0 or 1, as NumPy adds and multiplies bool
 # counts are ints in most MPI libraries: longer arrays go in pieces
 LARGEST_COUNT = 2**30
+BLOCK = 2**18  # elements of each slice that are summed at a time: they stay in the cache
 
 
 class MPICommunicator(Communicator):
@@ -64,20 +65,37 @@ class MPICommunicator(Communicator):
         if array.size > LARGEST_COUNT:
             super()._sum_into_slices(array)
             return
-        cuts = self.cuts(array.size)
-        own = array[cuts[self.rank]]
-        host = np.empty(own.size, own.dtype)
-        self._comm.Reduce_scatter(_contiguous(array), host, _lengths(cuts), MPI.SUM)
-        _put(host, own)
+        host, cuts = _contiguous(array), self.cuts(array.size)
+        for start in range(0, max(map(_length, cuts)), BLOCK):
+            blocks = [slice(min(c.start + start, c.stop), min(c.start + start + BLOCK, c.stop)) for c in cuts]
+            own = host[blocks[self.rank]]
+            pieces = np.empty((self.size, own.size), host.dtype)
+            self._exchange(host, blocks, pieces, [slice(r * own.size, (r + 1) * own.size) for r in range(self.size)])
+            pieces[self.rank] = own
+            own[...] = pieces[0]
+            for other in pieces[1:]:
+                own += other
+        _put(host, array)
 
     def _gather_slices(self, array: Array) -> None:
         if array.size > LARGEST_COUNT:
             super()._gather_slices(array)
             return
-        host = _contiguous(array)
-        whole = [host.view(np.uint8), _lengths(self.cuts(array.size)), _long_type(host.itemsize, LARGEST_COUNT)]
-        self._comm.Allgatherv(MPI.IN_PLACE, whole)
+        host, cuts = _contiguous(array), self.cuts(array.size)
+        self._exchange(host, [cuts[self.rank]] * self.size, host, cuts)
         _put(host, array)
+
+    def _exchange(self, host: Any, parts: Sequence[slice], into: Any, places: Sequence[slice]) -> None:
+        """Send parts[r] of host to each other rank r, and let what it sends lie in places[r] of `into`.
+
+        The libraries' own reduce-scatter and all-gather of unequal slices take up to 25 times as long.
+        """
+        ends = []
+        for array, slices in ((host, parts), (into, places)):
+            counts = [0 if rank == self.rank else _length(part) for rank, part in enumerate(slices)]
+            flat = array.reshape(-1).view(np.uint8)
+            ends.append([flat, (counts, [part.start for part in slices]), _element(array.itemsize)])
+        self._comm.Alltoallv(*ends)
 
     def _all_gather(self, array: Array, out: Array) -> None:
         into = _contiguous(out)
@@ -203,8 +221,9 @@ def _put(host: Any, array: Array) -> None:
         array[...] = array_module(array).asarray(host)
 
 
-def _lengths(cuts: Sequence[slice]) -> list[int]:
-    return [cut.stop - cut.start for cut in cuts]
+def _length(part: slice) -> int:
+    length: int = part.stop - part.start
+    return length
 
 
 def _bytes(host: np.ndarray, parts: int = 1) -> list[Any]:
@@ -212,6 +231,12 @@ def _bytes(host: np.ndarray, parts: int = 1) -> list[Any]:
     size = host.nbytes // parts
     flat = host.reshape(-1).view(np.uint8)
     return [flat, size, MPI.BYTE] if size <= LARGEST_COUNT else [flat, 1, _long_type(size, LARGEST_COUNT)]
+
+
+@lru_cache
+def _element(size: int) -> MPI.Datatype:
+    """A type of so many bytes, which MPI can count."""
+    return MPI.BYTE.Create_contiguous(size).Commit()
 
 
 @lru_cache

@@ -34,6 +34,7 @@ def test_ranks() -> None:
 
 def test_long_arrays_go_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mpi, "LARGEST_COUNT", 7)
+    monkeypatch.setattr(mpi, "BLOCK", 2)
     comm = MPICommunicator(WORLD, timeout=30)
     n, right, left = comm.size, (comm.rank + 1) % comm.size, (comm.rank - 1) % comm.size
     for size, dtype in itertools.product((6, 7, 8, 50), ("int8", "int64", "bool")):

@@ -122,12 +122,14 @@ class _Sum(Work):
         factors = [wide.type(w / total if total else 0.0) for w in weights]
         alike = len(set(factors)) == 1 < comm.size  # the usual case: add first, multiply once
         mine = self.parts[comm.rank][cut]
-        whole = None if self.between is None else mine if wide == dtype else np.empty(mine.size, wide)
+        whole = None
+        if self.between is not None:
+            whole = mine if wide == dtype else np.empty(mine.size, wide)
         for start in range(cut.start, cut.stop, comm.block):
             pieces = [part[start : min(start + comm.block, cut.stop)] for part in self.parts]
-            into = pieces[comm.rank] if wide == dtype else np.empty(pieces[0].size, wide)
-            if whole is not None:
-                into = whole[start - cut.start :][: into.size]
+            into = pieces[comm.rank]
+            if wide != dtype:
+                into = np.empty(into.size, wide) if whole is None else whole[start - cut.start :][: into.size]
             if alike:  # one of the first two pieces may be where the result goes
                 added = np.add(pieces[0], pieces[1], out=into if comm.rank < 2 else None, dtype=wide)
                 for other in pieces[2:]:

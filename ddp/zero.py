@@ -17,6 +17,7 @@ from ..core.backend import array_module
 from ..core.flat import Home, Run, flatten, with_gradients
 from ..core.optim.optimizer import Optimizer
 from ..core.tensor import Tensor
+from .comm.protocol import even_cuts
 from .in_backward import StepsInBackward
 from .process_group import ProcessGroup, world
 
@@ -111,7 +112,8 @@ class ZeroRedundancyOptimizer(Optimizer):
         chosen, works = frozenset(active), []
         for place, run in enumerate(self._stretches):
             self._step_slice(place, chosen)
-            works.append(self._comm.all_gather_slices_start(run.values, "exchange of updated parameters"))
+            cuts, name = self._cuts(run.values.size), "exchange of updated parameters"
+            works.append(self._comm.all_gather_slices_start(run.values, cuts, name))
         for work in works:
             work.wait()
         for parameter in active:
@@ -171,12 +173,18 @@ class ZeroRedundancyOptimizer(Optimizer):
                     f"found others on rank {rank} than on rank 0; build the model and its groups alike everywhere"
                 )
 
+    def _cuts(self, size: int) -> list[slice]:
+        """Which slice of a stretch of this size each rank owns."""
+        if self._in_backward is not None:
+            return self._in_backward.reducer.comm.cuts(size)
+        return even_cuts(0, size, self._comm.size)
+
     def _cut(self, stretches: Sequence[Run]) -> None:
         """Own one slice of each stretch, by an optimizer that knows nothing else and has groups for each of them."""
         self._stretches, self._pieces, self._parts = stretches, {}, []
         groups: list[dict[str, Any]] = []
         for run in stretches:
-            cut = self._comm.cuts(run.values.size)[self._comm.rank]
+            cut = self._cuts(run.values.size)[self._comm.rank]
             begin, end = run.start + cut.start, run.start + cut.stop
             for parameter in run.tensors:
                 home = parameter.home

@@ -12,15 +12,14 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from mpi4py import MPI
 
 from ...core.backend import Array
-from .mpi import MPICommunicator
-from .protocol import Communicator, Work
+from .mpi import MPICommunicator, element
+from .protocol import Communicator, Work, even_cuts
 from .shm import EAGER, NAP, SharedMemoryCommunicator
 
 SHORT = 1 << 10  # elements up to which every machine sends all it has: one message less to wait for
@@ -28,8 +27,6 @@ SHORT = 1 << 10  # elements up to which every machine sends all it has: one mess
 
 class HierarchicalCommunicator(MPICommunicator):
     """Ranks on several machines. Allocated arrays are summed as described above, all others by the MPI library.
-
-    So are sums with something to do between their halves: the slices above are those of one machine, not of the world.
 
     node: the number of this rank's machine, for trying machines that there are not; None: found out.
     """
@@ -42,6 +39,7 @@ class HierarchicalCommunicator(MPICommunicator):
         here = comm.Split_type(MPI.COMM_TYPE_SHARED) if node is None else comm.Split(node)
         self._inside = _Inside(here, comm, name=f"{name}, inside the machine")
         here.Free()
+        self._places = comm.allgather(self._inside.place())
 
     def _connect_part(self, comm: MPI.Comm, name: str) -> MPICommunicator:
         if self._node is None:
@@ -68,9 +66,18 @@ class HierarchicalCommunicator(MPICommunicator):
         name: str,
         between: Callable[[Array], None] | None = None,
     ) -> Work:
-        if between is not None or self._inside.everybodys(array) is None:
+        if self._inside.everybodys(array) is None:
             return super().weighted_sum_start(array, weight, total, name, between)
-        return self.start(lambda: self._inside.weighted_sum_start(array, weight, total, name).wait(), name)
+        return self.start(lambda: self._inside.weighted_sum_start(array, weight, total, name, between).wait(), name)
+
+    def cuts(self, size: int) -> list[slice]:
+        """Which piece of its machine's slice each rank adds up: none, where machines differ, for some of the larger."""
+        if size not in self._cuts:
+            slices = even_cuts(0, size, self._inside.slices)
+            pieces = [even_cuts(cut.start, cut.stop, self._inside.machines) for cut in slices]
+            none = slice(size, size)
+            self._cuts[size] = [none if place is None else pieces[place[0]][place[1]] for place in self._places]
+        return self._cuts[size]
 
     def _handles(self) -> list[MPI.Comm]:
         return [*super()._handles(), *self._inside._handles()]
@@ -91,6 +98,11 @@ class _Inside(SharedMemoryCommunicator):
         machine = here.bcast(comm.rank)  # its first rank
         self.slices = comm.allreduce(here.size, MPI.MIN)
         self._across = comm.Split(here.rank if here.rank < self.slices else MPI.UNDEFINED, machine)
+        self.machines = len(set(comm.allgather(machine)))
+
+    def place(self) -> tuple[int, int] | None:
+        """Which slice is this rank's, and which piece of it; None for no slice."""
+        return (self.rank, self._across.rank) if self.rank < self.slices else None
 
     def _handles(self) -> list[MPI.Comm]:
         return [*super()._handles(), *([] if self._across == MPI.COMM_NULL else [self._across])]
@@ -104,11 +116,30 @@ class _Inside(SharedMemoryCommunicator):
             _finish(across.Iallgather(array, pieces))
             array[:] = _added(pieces)
             return
-        edges = [array.size * machine // across.size for machine in range(across.size + 1)]
-        counts = [end - begin for begin, end in pairwise(edges)]
-        pieces = np.empty((across.size, counts[across.rank]), array.dtype)
-        _finish(across.Ialltoallv([array, counts], pieces))
-        _finish(across.Iallgatherv(_added(pieces), [array, counts]))
+        counts, _ = self._pieces(array)
+        _finish(across.Iallgatherv(self._own_piece(array), [array, counts]))
+
+    def do_between(self, result: Any, mine: np.ndarray, between: Callable[[Array], None]) -> None:
+        if self._across == MPI.COMM_NULL or self.machines == 1:
+            super().do_between(result, mine, between)
+            return
+        counts, cut = self._pieces(mine)
+        own = mine[cut]
+        own[...] = self._own_piece(result)
+        between(own)
+        _finish(self._across.Iallgatherv(MPI.IN_PLACE, [mine.view(np.uint8), counts, element(mine.itemsize)]))
+
+    def _pieces(self, array: np.ndarray) -> tuple[list[int], slice]:
+        """How long the machines' pieces of a slice are, and which is this machine's."""
+        cuts = even_cuts(0, array.size, self.machines)
+        return [cut.stop - cut.start for cut in cuts], cuts[self._across.rank]
+
+    def _own_piece(self, array: np.ndarray) -> np.ndarray:
+        """This machine's piece of a slice, added up over the machines."""
+        counts, cut = self._pieces(array)
+        pieces = np.empty((self.machines, cut.stop - cut.start), array.dtype)
+        _finish(self._across.Ialltoallv([array, counts], pieces))
+        return _added(pieces)
 
 
 def _finish(request: MPI.Request) -> None:

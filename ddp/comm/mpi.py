@@ -77,11 +77,11 @@ class MPICommunicator(Communicator):
                 own += other
         _put(host, array)
 
-    def _gather_slices(self, array: Array) -> None:
+    def _gather_slices(self, array: Array, cuts: Sequence[slice]) -> None:
         if array.size > LARGEST_COUNT:
-            super()._gather_slices(array)
+            super()._gather_slices(array, cuts)
             return
-        host, cuts = _contiguous(array), self.cuts(array.size)
+        host = _contiguous(array)
         self._exchange(host, [cuts[self.rank]] * self.size, host, cuts)
         _put(host, array)
 
@@ -94,7 +94,7 @@ class MPICommunicator(Communicator):
         for array, slices in ((host, parts), (into, places)):
             counts = [0 if rank == self.rank else _length(part) for rank, part in enumerate(slices)]
             flat = array.reshape(-1).view(np.uint8)
-            ends.append([flat, (counts, [part.start for part in slices]), _element(array.itemsize)])
+            ends.append([flat, (counts, [part.start for part in slices]), element(array.itemsize)])
         self._comm.Alltoallv(*ends)
 
     def _all_gather(self, array: Array, out: Array) -> None:
@@ -234,7 +234,7 @@ def _bytes(host: np.ndarray, parts: int = 1) -> list[Any]:
 
 
 @lru_cache
-def _element(size: int) -> MPI.Datatype:
+def element(size: int) -> MPI.Datatype:
     """A type of so many bytes, which MPI can count."""
     return MPI.BYTE.Create_contiguous(size).Commit()
 

@@ -178,9 +178,9 @@ class Communicator:
         """Replace this rank's slice of array, which is none of halves, by the sum over the ranks; the rest is lost."""
         self._all_reduce(array, "sum")
 
-    def _gather_slices(self, array: Array) -> None:
+    def _gather_slices(self, array: Array, cuts: Sequence[slice]) -> None:
         """Replace the other ranks' slices of array by theirs."""
-        for rank, cut in enumerate(self.cuts(array.size)):
+        for rank, cut in enumerate(cuts):
             if cut.start < cut.stop:
                 self._broadcast(array[cut], rank)
 
@@ -256,10 +256,9 @@ class Communicator:
             array[...] = wide
 
     def cuts(self, size: int) -> list[slice]:
-        """Which slice of an array of this size is each rank's, where a collective shares it out."""
+        """Which slice of an array of this size each rank has between the halves of a reduction, if any."""
         if size not in self._cuts:
-            edges = [size * min(rank, self.slices) // self.slices for rank in range(self.size + 1)]
-            self._cuts[size] = [slice(a, b) for a, b in itertools.pairwise(edges)]
+            self._cuts[size] = even_cuts(0, size, self.slices) + [slice(size, size)] * (self.size - self.slices)
         return self._cuts[size]
 
     def allocate(self, size: int, dtype: np.dtype[Any]) -> Array:
@@ -294,13 +293,13 @@ class Communicator:
             if wide is not array:
                 own[...] = wide[cut]
             between(own)
-            self._gather_slices(array)
+            self._gather_slices(array, self.cuts(array.size))
 
         return self.start(task, name)
 
-    def all_gather_slices_start(self, array: Array, name: str = "all_gather_slices") -> Work:
-        """Begin to replace the other ranks' slices (`cuts`) of a one-dimensional array by theirs."""
-        return self.start(lambda: self._gather_slices(array), name)
+    def all_gather_slices_start(self, array: Array, cuts: Sequence[slice], name: str = "all_gather_slices") -> Work:
+        """Begin to replace the other ranks' slices, which cuts lists by rank, of a one-dimensional array by theirs."""
+        return self.start(lambda: self._gather_slices(array, cuts), name)
 
     def all_gather_start(self, array: Array, out: Array, name: str = "all_gather") -> Work:
         """Begin to fill out[r] with rank r's array; out.shape == (size, *array.shape), array may be out[rank]."""
@@ -433,6 +432,12 @@ class Communicator:
         self._closed = True
         if self._queue is not None:
             self._queue.put(None)
+
+
+def even_cuts(start: int, stop: int, parts: int) -> list[slice]:
+    """The elements from start to stop as so many slices that are equally long, but for one element."""
+    edges = [start + (stop - start) * part // parts for part in range(parts + 1)]
+    return [slice(a, b) for a, b in itertools.pairwise(edges)]
 
 
 def _widened(array: Array, factor: float) -> Array:

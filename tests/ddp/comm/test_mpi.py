@@ -49,9 +49,10 @@ def test_long_arrays_go_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
         assert out.tolist() == rows.tolist()
         comm.all_to_all(rows, out)
         assert out.tolist() == [rows[comm.rank].tolist()] * n
-        slices, cut = np.zeros_like(values), comm.cuts(size)[comm.rank]
+        slices, cuts = np.zeros_like(values), comm.cuts(size)
+        cut = cuts[comm.rank]
         slices[cut] = values[cut]
-        comm.all_gather_slices_start(slices).wait()
+        comm.all_gather_slices_start(slices, cuts).wait()
         assert slices.tolist() == values.tolist()
         mean = np.full(size, comm.rank, "float32")
         comm.weighted_sum_start(mean, 1, lambda: n, "mean", lambda own: own.__iadd__(1)).wait()

@@ -177,7 +177,7 @@ class _Sum(Work):
                     if looks > PATIENCE:
                         time.sleep(NAP)
                 if time.monotonic() > deadline:
-                    raise CollectiveTimeout(self.lateness(comm.missing(self.step, self.number)))
+                    raise CollectiveTimeout(self.lateness(comm.missing(max(self.step, READY), self.number)))
 
 
 _communicators: weakref.WeakSet[SharedMemoryCommunicator] = weakref.WeakSet()  # of this process
@@ -250,7 +250,8 @@ class SharedMemoryCommunicator(MPICommunicator):
         self._weights[self.rank * IN_FLIGHT + self._sums % IN_FLIGHT] = weight
         after = None if self._latest is None or self._latest.is_completed() else self._latest
         work = _Sum(self, self._sums, name, parts, total, between, after)
-        if after is None:
+        # the counter goes up only: who sees it at a number takes all earlier reductions for ready, too
+        if after is None and not (self._pending and self._pending[-1].step == STARTED):
             self.tell(READY, work.number)
             work.step = READY
         self._pending.append(work)

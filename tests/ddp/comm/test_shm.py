@@ -2,6 +2,7 @@
 
 import gc
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -71,6 +72,20 @@ def test_other_arrays_go_through_mpi(comm: shm.SharedMemoryCommunicator) -> None
     second.wait()
     first.wait()
     np.testing.assert_allclose(own, (RANKS - 1) / 2)
+
+
+def test_a_sum_is_not_announced_before_the_one_before_it(comm: shm.SharedMemoryCommunicator) -> None:
+    """The first waits for what goes through MPI before it, the second no longer has to."""
+    array, gate = comm.allocate(4, np.dtype(np.float32)), threading.Event()
+    array[:] = 1
+    slow = comm.start(gate.wait, "something slow")
+    first = comm.weighted_sum_start(array[:2], 1, lambda: 1, "first")
+    gate.set()
+    slow.wait()
+    second = comm.weighted_sum_start(array[2:], 1, lambda: 1, "second")
+    first.wait(5)
+    second.wait(5)
+    assert array.tolist() == [RANKS] * 4
 
 
 def test_a_late_rank_is_named(comm: shm.SharedMemoryCommunicator) -> None:

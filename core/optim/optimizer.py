@@ -61,21 +61,31 @@ class Lane(Run):
 
     scalars: state with one number per parameter, equal in the whole lane. fresh: no update has been made yet. few: the
     flat memory is small, of whatever part of it this lane is: so ranks that share it out compute the same bits.
+    spare: memory for intermediate results by dtype and device, which an optimizer's lanes share; it grows here.
     """
 
     __slots__ = ("blocks", "few", "fresh", "scalars", "state")
 
-    def __init__(self, run: Run, state: dict[str, Array], scalars: dict[str, np.ndarray], fresh: bool) -> None:
+    def __init__(
+        self,
+        run: Run,
+        state: dict[str, Array],
+        scalars: dict[str, np.ndarray],
+        fresh: bool,
+        spare: dict[tuple[Any, ...], list[Array]],
+    ) -> None:
         super().__init__(run.tensors)
         self.scalars, self.fresh, self.few = scalars, fresh, self.home.values.size <= FEW
         xp, size = array_module(self.values), self.stop - self.start
         length = (CPU_BLOCK if xp is np else GPU_BLOCK) // self.values.itemsize
-        spare = [xp.empty(min(size, length), self.values.dtype) for _ in range(3)]
+        kind, needed = (self.values.dtype, str(device_of(self.values))), min(size, length)
+        if kind not in spare or spare[kind][0].size < needed:
+            spare[kind] = [xp.empty(needed, self.values.dtype) for _ in range(3)]
         rows = (self.values, self.gradients, *state.values())
         self.blocks = []
         for start in range(0, size, length):
             values, gradients, *own = (row[start : start + length] for row in rows)
-            self.blocks.append((values, gradients, *(a[: values.size] for a in spare), *own))
+            self.blocks.append((values, gradients, *(a[: values.size] for a in spare[kind]), *own))
 
     def count(self) -> float:
         """Count an update, and return the number of them."""
@@ -199,6 +209,7 @@ class Optimizer:
         self.param_groups: list[dict[str, Any]] = state["param_groups"]
         self.state: defaultdict[Tensor, dict[str, Any]] = state["state"]
         self._lanes: dict[int, tuple[tuple[Any, ...], list[Lane]]] = {}  # per group: made for what, the lanes
+        self._spare: dict[tuple[Any, ...], list[Array]] = {}
         self._hooks: defaultdict[str, list[Any]] = defaultdict(list)
         self._opt_called: bool | None = None  # whether a step was made since a scheduler began to watch
 
@@ -312,7 +323,7 @@ class Optimizer:
                             self.state[parameter][name] = wrap(number)
                     else:
                         state[name] = self._gather_state(run, name, start)
-                lanes.append(Lane(run, state, scalars, not key))
+                lanes.append(Lane(run, state, scalars, not key, self._spare))
         return lanes
 
     def _gather_state(self, run: Run, name: str, start: float) -> Array:

@@ -64,13 +64,19 @@ class StepsInBackward:
     def _step(self, bucket: Bucket, own: Array) -> None:
         """Step this rank's slice of a bucket, and put its new values in the place of their gradients."""
         self.optimizer._step_slice(self._places[bucket], self.reducer.used(bucket.tensors))
+        own[...] = bucket.values[self._cut(bucket)]
+
+    def _cut(self, bucket: Bucket) -> slice:
+        """This rank's slice."""
         comm = self.reducer.comm
-        own[...] = bucket.values[comm.cuts(bucket.values.size)[comm.rank]]
+        return comm.cuts(bucket.values.size)[comm.rank]
 
     def finish(self) -> None:
         """All reductions are done: take over the new values. No gradients are left."""
         for bucket in self.reducer.buckets:
-            bucket.values[...] = bucket.gradients
+            own = self._cut(bucket)
+            for others in (slice(0, own.start), slice(own.stop, None)):
+                bucket.values[others] = bucket.gradients[others]
             used = self.reducer.used(bucket.tensors)
             for parameter in bucket.tensors:
                 if parameter._grad is None and parameter in used:  # by other ranks only

@@ -100,6 +100,33 @@ def only(x: Array, kept: Array, out: Array) -> None:
         out[i] = x[i] if kept[i] else ZERO
 
 
+@compiled()
+def copy_windows(images: Array, places: Array, rows: Array, columns: Array) -> None:
+    """The windows of images (b, C, elements) as columns (C, places, b, rows, windows in a row).
+
+    places: where a window's elements lie in an image, rows: where a row of windows begins, which lie side by side.
+    """
+    for c in range(images.shape[1]):
+        for p in range(places.size):
+            for i in range(images.shape[0]):
+                for r in range(rows.size):
+                    source, target = images[i, c, rows[r] + places[p] :], columns[c, p, i, r]
+                    for j in range(target.size):
+                        target[j] = source[j]
+
+
+@compiled()
+def add_windows(columns: Array, places: Array, rows: Array, images: Array) -> None:
+    """Columns added to the windows of images, laid out as for `copy_windows`."""
+    for i in range(images.shape[0]):
+        for c in range(images.shape[1]):
+            for p in range(places.size):
+                for r in range(rows.size):
+                    source, target = columns[c, p, i, r], images[i, c, rows[r] + places[p] :]
+                    for j in range(source.size):
+                        target[j] += source[j]
+
+
 @compiled("reassoc")
 def normalize(
     x: Array, scale: Array, shift: Array, eps: float, centred: bool, out: Array, unit: Array, spread: Array

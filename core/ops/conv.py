@@ -8,7 +8,7 @@ transposed convolutions and for derivatives of any order.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,9 @@ import numpy as np
 from ..autograd import Into, Variable, record
 from ..backend import Array, array_module
 from ..dtypes import of
+from .columns import Columns, wide
 from .shape import squeeze, unsqueeze
-from .windows import Grid, Ints, add_windows, inner, padded, per_dim, positions, windows
+from .windows import Grid, Ints, inner, padded, per_dim, positions
 
 # fmt: off
 __all__ = [
@@ -25,57 +26,10 @@ __all__ = [
 ]
 # fmt: on
 
-CACHE = 2**18  # elements of scratch memory that stay near a CPU core
-GPU_SCRATCH = 2**26
-MIN_COLUMNS = 256  # a matrix product with fewer columns is slow
 
-
-def _blocks(images: Array, channels: int, grid: Grid, groups: int) -> Iterator[tuple[slice, Array, Array, Any]]:
-    """Cut padded images (N, C, ...) into blocks whose columns stay in the cache, with scratch memory for each.
-
-    Yields the block's place in the batch, its windows (C, *kernel, b, positions), columns of that shape to copy them
-    to, and an array (groups, channels/groups, b * positions), zeros at first, with the view (b, channels, *outs) of it.
-    """
-    xp, count, n = array_module(images), images.shape[0], len(grid.kernel)
-    dtype = _wide(images.dtype)
-    view = windows(images.swapaxes(0, 1), grid)
-    view = view.transpose(0, *range(2, 2 + n), 1, *range(2 + n, 2 + 2 * n))
-    # With stride 1 all rows of an image can be read as one long row: the windows that reach over a row's end are
-    # computed in vain, but the columns are copied in long runs.
-    pitch = [step // images.itemsize for step in images.strides[2:]]
-    run = 1 + sum((m - 1) * p for m, p in zip(grid.outs, pitch, strict=True))
-    if max(grid.stride) == 1 and run <= 1.4 * math.prod(grid.outs):
-        strided = xp.lib.stride_tricks.as_strided
-        view = strided(view, (*view.shape[: 2 + n], run), (*view.strides[: 2 + n], images.itemsize))
-    else:
-        pitch = [math.prod(grid.outs[i + 1 :]) for i in range(n)]
-        run = math.prod(grid.outs)
-    rows = images.shape[1] * math.prod(grid.kernel) + channels
-    budget = CACHE if isinstance(images, np.ndarray) else GPU_SCRATCH
-    size = max(1, budget // (rows * run), -(-MIN_COLUMNS // run))
-    made = 0
-    for start in range(0, count, size):
-        b = min(size, count - start)
-        if b != made:
-            made = b
-            columns = xp.empty((*view.shape[: 1 + n], b, *view.shape[2 + n :]), dtype)
-            flat = xp.zeros((groups, channels // groups, b * run), dtype)
-            outputs = xp.lib.stride_tricks.as_strided(
-                flat, (b, channels, *grid.outs), tuple(dtype.itemsize * s for s in (run, b * run, *pitch))
-            )
-        at = slice(start, start + b)
-        where = (slice(None),) * (1 + n)
-        yield at, view[(*where, at)], columns, (flat, outputs)
-
-
-def _wide(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """The dtype in which products are added up: half precision in float32."""
-    return dtype if dtype.itemsize > 2 or dtype.kind in "iub" else np.dtype(np.float32)
-
-
-def _matrix(w: Array, groups: int) -> Array:
+def _matrices(w: Array, groups: int) -> Array:
     """Weights (O, C/groups, *kernel) as matrices (groups, O/groups, C/groups * kernel elements)."""
-    w = array_module(w).ascontiguousarray(w, _wide(w.dtype))
+    w = array_module(w).ascontiguousarray(w, wide(w.dtype))
     return w.reshape(groups, w.shape[0] // groups, -1)
 
 
@@ -88,13 +42,13 @@ def _convolve(x: Any, w: Any, grid: Grid, groups: int, bias: Any = None) -> Any:
             (w, Into(lambda g, x, out: _towards_weights(x, g, grid, groups, out)), x),
         ]
         return record("ConvolutionBackward0", value, *terms, *_bias_term(bias))
-    images, matrix = padded(x, grid.padding), _matrix(w, groups)
+    weights, columns = _matrices(w, groups), Columns(padded(x, grid.padding), w.shape[0], grid, groups)
     y = array_module(x).empty((x.shape[0], w.shape[0], *grid.outs), x.dtype)
     shift = None if bias is None else bias.reshape(-1, *[1] * len(grid.size))
-    for at, view, columns, (flat, outputs) in _blocks(images, w.shape[0], grid, groups):
-        columns[...] = view
-        np.matmul(matrix, columns.reshape(groups, -1, flat.shape[-1]), out=flat)
-        y[at] = outputs
+    for at, values, copy in columns.blocks(y):
+        np.matmul(weights, columns.read(at), out=values)
+        if copy is not None:
+            y[at] = copy
         if shift is not None:
             y[at] += shift
     return y
@@ -110,11 +64,12 @@ def _towards_weights(x: Any, g: Any, grid: Grid, groups: int, out: Array | None 
             (g, lambda h, x: _convolve(x, h, grid, groups), x),
         )
     shape = (g.shape[1], x.shape[1] // groups, *grid.kernel)
-    total = array_module(g).zeros((groups, math.prod(shape[1:]), shape[0] // groups), _wide(g.dtype))
-    for at, view, columns, (flat, outputs) in _blocks(padded(x, grid.padding), g.shape[1], grid, groups):
-        columns[...] = view
-        outputs[...] = g[at]
-        total += columns.reshape(groups, -1, flat.shape[-1]) @ flat.swapaxes(-1, -2)
+    total = array_module(g).zeros((groups, math.prod(shape[1:]), shape[0] // groups), wide(g.dtype))
+    columns = Columns(padded(x, grid.padding), g.shape[1], grid, groups)
+    for at, values, copy in columns.blocks(g):
+        if copy is not None:
+            copy[...] = g[at]
+        total += columns.read(at) @ values.swapaxes(-1, -2)
     out = array_module(g).empty(shape, g.dtype) if out is None else out
     out.reshape(groups, shape[0] // groups, -1)[...] = total.swapaxes(-1, -2)
     return out
@@ -140,12 +95,13 @@ def _towards_images(g: Any, w: Any, grid: Grid, groups: int, bias: Any = None) -
         turned = Grid(grid.outs, grid.size, grid.kernel, grid.stride, ends, grid.dilation)
         w = w.reshape(groups, -1, *w.shape[1:]).swapaxes(1, 2).reshape(channels, -1, *grid.kernel)
         return _convolve(g, w[(..., *[slice(None, None, -1)] * len(grid.size))], turned, groups, bias)
-    matrix = _matrix(w, groups).swapaxes(-1, -2)
+    weights = _matrices(w, groups).swapaxes(-1, -2)
     images = array_module(g).zeros((g.shape[0], channels, *grid.padded_size), g.dtype)
-    for at, view, columns, (flat, outputs) in _blocks(images, w.shape[0], grid, groups):
-        outputs[...] = g[at]
-        np.matmul(matrix, flat, out=columns.reshape(groups, -1, flat.shape[-1]))
-        add_windows(view, columns, grid.kernel, 1)
+    columns = Columns(images, w.shape[0], grid, groups)
+    for at, values, copy in columns.blocks(g):
+        if copy is not None:
+            copy[...] = g[at]
+        columns.add(weights @ values, at)
     images = array_module(g).ascontiguousarray(inner(images, grid.padding))
     if bias is not None:
         images += bias.reshape(-1, *[1] * len(grid.size))

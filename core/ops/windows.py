@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from ..autograd import Variable, record
 from ..backend import Array, array_module
@@ -85,6 +88,18 @@ def windows(x: Array, grid: Grid) -> Array:
             *[s * step for s, step in zip(grid.stride, steps, strict=True)],
         ),
     )
+
+
+@functools.lru_cache
+def starts(grid: Grid) -> tuple[Array, Array]:
+    """Places in a padded image, counted row by row: of the first window's elements, of the first window in each row."""
+    pitch = [math.prod(grid.padded_size[i + 1 :]) for i in range(len(grid.size))]
+
+    def sums(counts: Ints, steps: Ints) -> Array:
+        along = [np.arange(count) * step * p for count, step, p in zip(counts, steps, pitch, strict=True)]
+        return functools.reduce(np.add.outer, along).reshape(-1)
+
+    return sums(grid.kernel, grid.dilation), sums((*grid.outs[:-1], 1), grid.stride)
 
 
 def offsets(kernel: Ints) -> itertools.product[Ints]:

@@ -69,6 +69,27 @@ def test_layer_norm(way: str) -> None:
     assert found.dtype == m.bfloat16
 
 
+@pytest.mark.parametrize(
+    ("x", "w", "options"),
+    [
+        ((3, 8, 30, 28), (32, 8, 3, 3), {}),  # rows copied one by one, images one by one
+        ((70, 8, 6, 7), (64, 4, 3, 3), {"groups": 2, "padding": 1}),  # many images together, and some left
+        ((3, 8, 30, 28), (4, 8, 3, 3), {"padding": (1, 0)}),  # rows copied as one
+        ((3, 8, 30, 28), (32, 8, 3, 2), {"stride": (2, 1), "padding": 1, "dilation": (1, 3)}),
+        ((3, 8, 30, 28), (32, 8, 3, 3), {"stride": 2}),
+        ((3, 8, 30, 28), (32, 8, 1, 1), {}),
+        ((4, 8, 800), (40, 8, 5), {"padding": 2}),
+        ((2, 4, 9, 17, 18), (32, 4, 2, 3, 2), {"padding": (1, 2, 0)}),
+    ],
+)
+def test_convolutions(way: str, x: tuple[int, ...], w: tuple[int, ...], options: dict[str, Any]) -> None:
+    conv = (F.conv1d, F.conv2d, F.conv3d)[len(x) - 3]
+    both(lambda x, w, b: conv(x, w, b, **options), numbers(*x) / 8, numbers(*w) / 8, numbers(w[0]))
+    transposed = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[len(x) - 3]
+    image = numbers(x[0], w[0], *x[2:])
+    both(lambda x, w: transposed(x, w, **options), image / 8, numbers(*w) / 8)
+
+
 def test_an_element_does_not_depend_on_its_place() -> None:
     pytest.importorskip("numba", reason="numba is not installed: pip install 'mpigrad[fast]'")
     x = numbers(ROWS, COUNT)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import mpigrad
-from mpigrad.core.ops import conv as ops
+from mpigrad.core.ops import columns
 
 normal = np.random.default_rng(0).standard_normal
 
@@ -107,8 +107,8 @@ def test_error_class(expression: Any, same_class: Any) -> None:
 @pytest.mark.parametrize("stride", [1, 2])
 def test_batch_in_blocks(torch: Any, monkeypatch: Any, stride: int) -> None:
     """Three images as blocks of two and one."""
-    monkeypatch.setattr(ops, "CACHE", 1)
-    monkeypatch.setattr(ops, "MIN_COLUMNS", 64 // stride**2)
+    monkeypatch.setattr(columns, "CACHE", 1)
+    monkeypatch.setattr(columns, "MIN_COLUMNS", 64 // stride**2)
     x, w = normal((3, 20, 8, 8)), normal((10, 2, 3, 3))
     found = []
     for m in (mpigrad, torch):

@@ -1,0 +1,102 @@
+"""Images as matrices with a column for each window, in blocks that stay in the cache."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from ..backend import Array, array_module, kernels
+from .windows import Grid, add_windows, starts, windows
+
+CACHE = 2**18  # elements of scratch memory that stay near a CPU core
+GPU_SCRATCH = 2**26
+MIN_COLUMNS = 256  # a matrix product with fewer columns is slow
+MANY_ROWS = 32  # a matrix product with as many rows takes longer than copying its columns
+
+
+class Columns:
+    """Padded images (N, C, ...), and the ways between their windows and matrices, some images at a time.
+
+    The windows of b images are a matrix (groups, C/groups * kernel elements, b * run), with a column for each window.
+    What is computed from them or flows back to them are values (N, channels, *outs): of b images a matrix (groups,
+    channels/groups, b * run).
+    """
+
+    def __init__(self, images: Array, channels: int, grid: Grid, groups: int) -> None:
+        self.images, self.channels, self.grid, self.groups = images, channels, grid, groups
+        self.dtype = wide(images.dtype)
+        self.loops = kernels(images) if grid.stride[-1] == 1 else None
+        n = len(grid.kernel)
+        view = windows(images.swapaxes(0, 1), grid)
+        self.view = view.transpose(0, *range(2, 2 + n), 1, *range(2 + n, 2 + 2 * n))
+        self.before = (slice(None),) * (1 + n)
+        self.pitch = [math.prod(grid.outs[i + 1 :]) for i in range(n)]
+        self.run = count = math.prod(grid.outs)
+        # With stride 1 all rows of an image can be read as one long row, which is copied fast. The windows that reach
+        # over a row's end are computed in vain: that takes longer where short rows are copied by a kernel.
+        pitch = [step // images.itemsize for step in images.strides[2:]]
+        run = 1 + sum((m - 1) * p for m, p in zip(grid.outs, pitch, strict=True))
+        most = count if self.loops and channels // groups >= MANY_ROWS else 1.4 * count
+        self.long = max(grid.stride) == 1 and run <= most
+        if self.long:
+            strided = array_module(images).lib.stride_tricks.as_strided
+            shape, strides = self.view.shape[: 2 + n], self.view.strides[: 2 + n]
+            self.view = strided(self.view, (*shape, run), (*strides, images.itemsize))
+            self.run, self.pitch = run, pitch
+        rows = images.shape[1] * math.prod(grid.kernel) + channels
+        budget = CACHE if isinstance(images, np.ndarray) else GPU_SCRATCH
+        self.size = max(1, budget // (rows * self.run), -(-MIN_COLUMNS // self.run))
+
+    def blocks(self, values: Array) -> Iterator[tuple[slice, Array, Array | None]]:
+        """Where each block lies in the batch, and its matrix of values.
+
+        If that is not the memory of `values` itself, also a view (b, channels, *outs) of it to copy from or to; where
+        nothing is copied to it are zeros.
+        """
+        xp, made, count, parts = array_module(values), 0, len(self.images), (self.groups, self.channels // self.groups)
+        shared = self.size == 1 and self.run == math.prod(self.grid.outs)
+        shared = shared and values.dtype == self.dtype and values.flags.c_contiguous
+        for start in range(0, count, self.size):
+            at = slice(start, min(start + self.size, count))
+            if shared:
+                yield at, values[start].reshape(*parts, -1), None
+                continue
+            b = at.stop - start
+            if b != made:
+                made, matrix = b, xp.zeros((*parts, b * self.run), self.dtype)
+                steps = [step * self.dtype.itemsize for step in (self.run, b * self.run, *self.pitch)]
+                copy = xp.lib.stride_tricks.as_strided(matrix, (b, *values.shape[1:]), steps)
+            yield at, matrix, copy
+
+    def read(self, at: slice) -> Array:
+        """The matrix of a block's windows, to read only."""
+        if self.loops and not self.long:
+            images, places, rows = self._rows(at)
+            columns = np.empty((images.shape[1], len(places), len(images), len(rows), self.grid.outs[-1]), np.float32)
+            self.loops.copy_windows(images, places, rows, columns)
+        else:
+            columns = self.view[(*self.before, at)].astype(self.dtype, "C", copy=False)
+        return columns.reshape(self.groups, -1, (at.stop - at.start) * self.run)
+
+    def add(self, matrix: Array, at: slice) -> None:
+        """Add a matrix to a block's windows: where they overlap, all."""
+        if self.loops:
+            images, places, rows = self._rows(at)
+            columns = matrix.reshape(images.shape[1], len(places), len(images), len(rows), -1)
+            self.loops.add_windows(columns, places, rows, images)
+        else:
+            view = self.view[(*self.before, at)]
+            add_windows(view, matrix.reshape(view.shape), self.grid.kernel, 1)
+
+    def _rows(self, at: slice) -> tuple[Array, Array, Array]:
+        """A block's images (b, C, elements), and where in an image windows start, for kernels."""
+        images, (places, rows) = self.images[at], starts(self.grid)
+        return images.reshape(*images.shape[:2], -1), places, rows[:1] if self.long else rows
+
+
+def wide(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The dtype in which products are added up: half precision in float32."""
+    return dtype if dtype.itemsize > 2 or dtype.kind in "iub" else np.dtype(np.float32)

@@ -46,30 +46,32 @@ class Columns:
             shape, strides = self.view.shape[: 2 + n], self.view.strides[: 2 + n]
             self.view = strided(self.view, (*shape, run), (*strides, images.itemsize))
             self.run, self.pitch = run, pitch
+        self.exact = self.run == count
         rows = images.shape[1] * math.prod(grid.kernel) + channels
         budget = CACHE if isinstance(images, np.ndarray) else GPU_SCRATCH
+        if self.exact and self.loops:
+            budget = 0  # one by one images' values need no copies
         self.size = max(1, budget // (rows * self.run), -(-MIN_COLUMNS // self.run))
 
-    def blocks(self, values: Array) -> Iterator[tuple[slice, Array, Array | None]]:
-        """Where each block lies in the batch, and its matrix of values.
+    def blocks(self, values: Array) -> Iterator[tuple[slice, Array, Array]]:
+        """Where each block lies in the batch, its matrix of values, and the view (b, channels, *outs) of that.
 
-        If that is not the memory of `values` itself, also a view (b, channels, *outs) of it to copy from or to; where
-        nothing is copied to it are zeros.
+        They show the memory of `values` if it lies so, then copying between values and the view does nothing. Else they
+        are scratch memory, zero where nothing is copied to it.
         """
         xp, made, count, parts = array_module(values), 0, len(self.images), (self.groups, self.channels // self.groups)
-        shared = self.size == 1 and self.run == math.prod(self.grid.outs)
-        shared = shared and values.dtype == self.dtype and values.flags.c_contiguous
+        shared = self.size == 1 and self.exact and values.dtype == self.dtype and values.flags.c_contiguous
         for start in range(0, count, self.size):
             at = slice(start, min(start + self.size, count))
-            if shared:
-                yield at, values[start].reshape(*parts, -1), None
-                continue
             b = at.stop - start
-            if b != made:
+            if shared:
+                view = values[at]
+                matrix = view.reshape(*parts, -1)
+            elif b != made:
                 made, matrix = b, xp.zeros((*parts, b * self.run), self.dtype)
                 steps = [step * self.dtype.itemsize for step in (self.run, b * self.run, *self.pitch)]
-                copy = xp.lib.stride_tricks.as_strided(matrix, (b, *values.shape[1:]), steps)
-            yield at, matrix, copy
+                view = xp.lib.stride_tricks.as_strided(matrix, (b, *values.shape[1:]), steps)
+            yield at, matrix, view
 
     def read(self, at: slice) -> Array:
         """The matrix of a block's windows, to read only."""

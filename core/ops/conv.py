@@ -45,11 +45,10 @@ def _convolve(x: Any, w: Any, grid: Grid, groups: int, bias: Any = None) -> Any:
     weights, columns = _matrices(w, groups), Columns(padded(x, grid.padding), w.shape[0], grid, groups)
     y = array_module(x).empty((x.shape[0], w.shape[0], *grid.outs), x.dtype)
     shift = None if bias is None else bias.reshape(-1, *[1] * len(grid.size))
-    for at, values, copy in columns.blocks(y):
-        np.matmul(weights, columns.read(at), out=values)
-        if copy is not None:
-            y[at] = copy
-        if shift is not None:
+    for at, matrix, values in columns.blocks(y):
+        np.matmul(weights, columns.read(at), out=matrix)
+        y[at] = values
+        if bias is not None:
             y[at] += shift
     return y
 
@@ -66,10 +65,9 @@ def _towards_weights(x: Any, g: Any, grid: Grid, groups: int, out: Array | None 
     shape = (g.shape[1], x.shape[1] // groups, *grid.kernel)
     total = array_module(g).zeros((groups, math.prod(shape[1:]), shape[0] // groups), wide(g.dtype))
     columns = Columns(padded(x, grid.padding), g.shape[1], grid, groups)
-    for at, values, copy in columns.blocks(g):
-        if copy is not None:
-            copy[...] = g[at]
-        total += columns.read(at) @ values.swapaxes(-1, -2)
+    for at, matrix, values in columns.blocks(g):
+        values[...] = g[at]
+        total += columns.read(at) @ matrix.swapaxes(-1, -2)
     out = array_module(g).empty(shape, g.dtype) if out is None else out
     out.reshape(groups, shape[0] // groups, -1)[...] = total.swapaxes(-1, -2)
     return out
@@ -98,10 +96,9 @@ def _towards_images(g: Any, w: Any, grid: Grid, groups: int, bias: Any = None) -
     weights = _matrices(w, groups).swapaxes(-1, -2)
     images = array_module(g).zeros((g.shape[0], channels, *grid.padded_size), g.dtype)
     columns = Columns(images, w.shape[0], grid, groups)
-    for at, values, copy in columns.blocks(g):
-        if copy is not None:
-            copy[...] = g[at]
-        columns.add(weights @ values, at)
+    for at, matrix, values in columns.blocks(g):
+        values[...] = g[at]
+        columns.add(weights @ matrix, at)
     images = array_module(g).ascontiguousarray(inner(images, grid.padding))
     if bias is not None:
         images += bias.reshape(-1, *[1] * len(grid.size))

@@ -101,6 +101,13 @@ def only(x: Array, kept: Array, out: Array) -> None:
 
 
 @compiled()
+def only_above(x: Array, y: Array, out: Array) -> None:
+    """out = x where y > 0 or NaN, else 0, of vectors."""
+    for i in range(x.size):
+        out[i] = ZERO if y[i] <= ZERO else x[i]
+
+
+@compiled()
 def copy_windows(images: Array, places: Array, rows: Array, columns: Array) -> None:
     """The windows of images (b, C, elements) as columns (C, places, b, rows, windows in a row).
 
@@ -125,6 +132,19 @@ def add_windows(columns: Array, places: Array, rows: Array, images: Array) -> No
                     source, target = columns[c, p, i, r], images[i, c, rows[r] + places[p] :]
                     for j in range(source.size):
                         target[j] += source[j]
+
+
+@compiled()
+def add_to_places(g: Array, place: Array, places: Array, rows: Array, stride: int, images: Array) -> None:
+    """Each of g (planes, rows, windows in a row) added to one place in its window of images (planes, elements).
+
+    place: which of the places, places and rows: as for `copy_windows`, stride: from a window to the next in its row.
+    """
+    for i in range(g.shape[0]):
+        for r in range(rows.size):
+            target = images[i, rows[r] :]
+            for j in range(g.shape[2]):
+                target[j * stride + places[place[i, r, j]]] += g[i, r, j]
 
 
 @compiled("reassoc")

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..autograd import Variable, record
-from ..backend import Array
+from ..backend import Array, kernels
 from ..dtypes import DOUBLE, FLOATING, finfo, of
 from .erf import erf as erf_of
 from .pointwise import (
@@ -431,9 +431,23 @@ xlogy: Op = binary(
     digits="021",
 )
 sigmoid = unary("Sigmoid", lambda x: 1 / (1 + np.exp(-x)), lambda g, y: g * (y * (1 - y)), to_float=True)
-relu = unary("Relu", lambda x: np.maximum(x, 0), lambda g, y: where(y <= 0, 0.0, g), refuses="b")  # so NaN passes
+relu = unary("Relu", lambda x: _relu(x), lambda g, y: _only_above(g, y), refuses="b")
 deg2rad = unary("Deg2Rad", lambda x: x * (math.pi / 180), lambda g: g * (math.pi / 180), to_float=True)
 rad2deg = unary("Rad2Deg", lambda x: x * (180 / math.pi), lambda g: g * (180 / math.pi), to_float=True)
+
+
+def _relu(x: Array) -> Array:
+    return np.maximum(x, 0) if kernels(x) is None else _only_above(x, x)
+
+
+def _only_above(x: Any, y: Any) -> Any:
+    """x where y > 0 or NaN, else 0."""
+    fast = None if isinstance(x, Variable) or x.shape != y.shape else kernels(x, y)
+    if fast is None:
+        return where(y <= 0, 0.0, x)
+    out = np.empty_like(x)
+    fast.only_above(*(array.reshape(-1) for array in (x, y, out)))
+    return out
 
 
 def _log(b: Any) -> Any:

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 
 from ..autograd import RESULT, Variable, record, wrap
-from ..backend import Array, array_module
+from ..backend import Array, array_module, kernels
 from ..dtypes import of
 from .along import picked, placed
 from .elementwise import abs, relu, sign
 from .pointwise import only
 from .reduce import mean
 from .resample import Lines, read_lines
-from .windows import Grid, Ints, inner, offsets, padded, per_dim, windows
+from .windows import Grid, Ints, inner, offsets, padded, per_dim, starts, windows
 
 # fmt: off
 __all__ = [
@@ -120,9 +120,14 @@ def _spread(g: Any, place: Array, grid: Grid) -> Any:
     if isinstance(g, Variable):
         value = _spread(g.array, place, grid)
         return record("MaxPoolBackwardBackward0", value, (g, lambda h, place: _collected(h, place, grid), place))
-    xp = array_module(g)
     apart = all(s > r for s, r in zip(grid.stride, grid.reach, strict=True))
-    images = xp.zeros((*g.shape[: -len(grid.size)], *grid.padded_size), g.dtype)
+    images = array_module(g).zeros((*g.shape[: -len(grid.size)], *grid.padded_size), g.dtype)
+    if fast := kernels(g):
+        places, rows = starts(grid)
+        shape = (-1, len(rows), grid.outs[-1])
+        planes = images.reshape(-1, math.prod(grid.padded_size))
+        fast.add_to_places(g.reshape(shape), place.reshape(shape), places, rows, grid.stride[-1], planes)
+        return inner(images, grid.padding)
     view = windows(images, grid)
     for i, at in enumerate(offsets(grid.kernel)):
         here = _at(view, at, grid)

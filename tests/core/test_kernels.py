@@ -90,6 +90,20 @@ def test_convolutions(way: str, x: tuple[int, ...], w: tuple[int, ...], options:
     both(lambda x, w: transposed(x, w, **options), image / 8, numbers(*w) / 8)
 
 
+@pytest.mark.parametrize(
+    ("shape", "options"),
+    [
+        ((4, 16, 41, 40), {"kernel_size": 2}),
+        ((4, 16, 41, 40), {"kernel_size": 3, "stride": (1, 2), "padding": 1}),
+        ((4, 16, 41, 40), {"kernel_size": 2, "dilation": 2, "stride": 1}),
+        ((2, 4, 20, 21, 22), {"kernel_size": (2, 1, 3), "stride": 1, "padding": (1, 0, 1)}),
+    ],
+)
+def test_max_pooling(way: str, shape: tuple[int, ...], options: dict[str, Any]) -> None:
+    x = np.round(numbers(*shape), 1)  # some windows have several largest elements
+    both(lambda x: (F.max_pool2d, F.max_pool3d)[len(shape) - 4](x, **options), x)
+
+
 def test_an_element_does_not_depend_on_its_place() -> None:
     pytest.importorskip("numba", reason="numba is not installed: pip install 'mpigrad[fast]'")
     x = numbers(ROWS, COUNT)

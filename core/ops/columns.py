@@ -47,11 +47,16 @@ class Columns:
             self.view = strided(self.view, (*shape, run), (*strides, images.itemsize))
             self.run, self.pitch = run, pitch
         self.exact = self.run == count
-        rows = images.shape[1] * math.prod(grid.kernel) + channels
+        if self.loops:  # where an image's windows lie for kernels
+            self.planes = images.reshape(*images.shape[:2], math.prod(images.shape[2:]))
+            self.places, rows = starts(grid)
+            self.rows = rows[:1] if self.long else rows
+            self.counts = images.shape[1], len(self.places)
+        height = images.shape[1] * math.prod(grid.kernel) + channels
         budget = CACHE if isinstance(images, np.ndarray) else GPU_SCRATCH
         if self.exact and self.loops:
             budget = 0  # one by one images' values need no copies
-        self.size = max(1, budget // (rows * self.run), -(-MIN_COLUMNS // self.run))
+        self.size = max(1, budget // (height * self.run), -(-MIN_COLUMNS // self.run))
 
     def blocks(self, values: Array) -> Iterator[tuple[slice, Array, Array]]:
         """Where each block lies in the batch, its matrix of values, and the view (b, channels, *outs) of that.
@@ -60,7 +65,8 @@ class Columns:
         are scratch memory, zero where nothing is copied to it.
         """
         xp, made, count, parts = array_module(values), 0, len(self.images), (self.groups, self.channels // self.groups)
-        shared = self.size == 1 and self.exact and values.dtype == self.dtype and values.flags.c_contiguous
+        shared = self.size == 1 and self.exact and xp is np and values.dtype == self.dtype
+        shared = shared and values.flags.c_contiguous and values.flags.writeable
         for start in range(0, count, self.size):
             at = slice(start, min(start + self.size, count))
             b = at.stop - start
@@ -76,9 +82,8 @@ class Columns:
     def read(self, at: slice) -> Array:
         """The matrix of a block's windows, to read only."""
         if self.loops and not self.long:
-            images, places, rows = self._rows(at)
-            columns = np.empty((images.shape[1], len(places), len(images), len(rows), self.grid.outs[-1]), np.float32)
-            self.loops.copy_windows(images, places, rows, columns)
+            columns = np.empty((*self.counts, at.stop - at.start, len(self.rows), self.grid.outs[-1]), np.float32)
+            self.loops.copy_windows(self.planes[at], self.places, self.rows, columns)
         else:
             columns = self.view[(*self.before, at)].astype(self.dtype, "C", copy=False)
         return columns.reshape(self.groups, -1, (at.stop - at.start) * self.run)
@@ -86,17 +91,11 @@ class Columns:
     def add(self, matrix: Array, at: slice) -> None:
         """Add a matrix to a block's windows: where they overlap, all."""
         if self.loops:
-            images, places, rows = self._rows(at)
-            columns = matrix.reshape(images.shape[1], len(places), len(images), len(rows), -1)
-            self.loops.add_windows(columns, places, rows, images)
+            columns = matrix.reshape(*self.counts, at.stop - at.start, len(self.rows), -1)
+            self.loops.add_windows(columns, self.places, self.rows, self.planes[at])
         else:
             view = self.view[(*self.before, at)]
             add_windows(view, matrix.reshape(view.shape), self.grid.kernel, 1)
-
-    def _rows(self, at: slice) -> tuple[Array, Array, Array]:
-        """A block's images (b, C, elements), and where in an image windows start, for kernels."""
-        images, (places, rows) = self.images[at], starts(self.grid)
-        return images.reshape(*images.shape[:2], -1), places, rows[:1] if self.long else rows
 
 
 def wide(dtype: np.dtype[Any]) -> np.dtype[Any]:

@@ -11,6 +11,7 @@ import pytest
 
 import mpigrad as m
 from mpigrad.core import backend
+from mpigrad.core.autograd import wrap
 
 pytestmark = pytest.mark.mpi_skip
 
@@ -88,6 +89,21 @@ def test_convolutions(way: str, x: tuple[int, ...], w: tuple[int, ...], options:
     transposed = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[len(x) - 3]
     image = numbers(x[0], w[0], *x[2:])
     both(lambda x, w: transposed(x, w, **options), image / 8, numbers(*w) / 8)
+
+
+def test_convolution_of_read_only_gradients(way: str) -> None:
+    x, w = m.tensor(numbers(3, 8, 30, 28)), m.tensor(numbers(32, 8, 3, 3)).requires_grad_()
+    slopes = numbers(3, 32, 28, 26)
+    frozen = slopes.copy()
+    frozen.flags.writeable = False
+    wanted, found = (m.autograd.grad(F.conv2d(x, w), w, wrap(a))[0] for a in (slopes, frozen))
+    assert m.equal(found, wanted)
+
+
+def test_convolution_of_no_images(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backend, "LARGE", 0)
+    both(F.conv2d, numbers(0, 8, 30, 28), numbers(32, 8, 3, 3))
+    both(lambda x: F.max_pool2d(x, 2), numbers(0, 8, 30, 28))
 
 
 @pytest.mark.parametrize(

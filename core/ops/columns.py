@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from ..backend import Array, array_module, kernels
-from .windows import Grid, add_windows, starts, windows
+from .windows import Grid, add_windows, starts
 
 CACHE = 2**18  # elements of scratch memory that stay near a CPU core
 GPU_SCRATCH = 2**26
 MIN_COLUMNS = 256  # a matrix product with fewer columns is slow
-MANY_ROWS = 32  # a matrix product with as many rows takes longer than copying its columns
+MANY_ROWS = 32  # a matrix product with as many rows takes longer than copying its columns row by row
 
 
 class Columns:
@@ -29,24 +29,25 @@ class Columns:
         self.images, self.channels, self.grid, self.groups = images, channels, grid, groups
         self.dtype = wide(images.dtype)
         self.loops = kernels(images) if grid.stride[-1] == 1 else None
-        n = len(grid.kernel)
-        view = windows(images.swapaxes(0, 1), grid)
-        self.view = view.transpose(0, *range(2, 2 + n), 1, *range(2 + n, 2 + 2 * n))
-        self.before = (slice(None),) * (1 + n)
-        self.pitch = [math.prod(grid.outs[i + 1 :]) for i in range(n)]
-        self.run = count = math.prod(grid.outs)
+        n, steps = len(grid.kernel), images.strides[2:]
+        self.run, self.pitch = math.prod(grid.outs), [math.prod(grid.outs[i + 1 :]) for i in range(n)]
+        outs, between = grid.outs, [s * step for s, step in zip(grid.stride, steps, strict=True)]
         # With stride 1 all rows of an image can be read as one long row, which is copied fast. The windows that reach
         # over a row's end are computed in vain: that takes longer where short rows are copied by a kernel.
-        pitch = [step // images.itemsize for step in images.strides[2:]]
-        run = 1 + sum((m - 1) * p for m, p in zip(grid.outs, pitch, strict=True))
-        most = count if self.loops and channels // groups >= MANY_ROWS else 1.4 * count
+        pitch = [step // images.itemsize for step in steps]
+        run = 1 + sum((m - 1) * p for m, p in zip(outs, pitch, strict=True))
+        most = self.run if self.loops and channels // groups >= MANY_ROWS else 1.4 * self.run
         self.long = max(grid.stride) == 1 and run <= most
         if self.long:
-            strided = array_module(images).lib.stride_tricks.as_strided
-            shape, strides = self.view.shape[: 2 + n], self.view.strides[: 2 + n]
-            self.view = strided(self.view, (*shape, run), (*strides, images.itemsize))
-            self.run, self.pitch = run, pitch
-        self.exact = self.run == count
+            self.run, self.pitch, outs, between = run, pitch, (run,), [images.itemsize]
+        self.exact = self.run == math.prod(grid.outs)
+        within = [d * step for d, step in zip(grid.dilation, steps, strict=True)]
+        self.view = array_module(images).lib.stride_tricks.as_strided(
+            images,
+            (images.shape[1], *grid.kernel, images.shape[0], *outs),
+            (images.strides[1], *within, images.strides[0], *between),
+        )
+        self.before = (slice(None),) * (1 + n)
         if self.loops:  # where an image's windows lie for kernels
             self.planes = images.reshape(*images.shape[:2], math.prod(images.shape[2:]))
             self.places, rows = starts(grid)

@@ -115,6 +115,7 @@ def init_process_group(
         communicator = SingleCommunicator(timeout=limit)
     else:
         communicator = _mpi_world(None if backend in _PYTORCHS else backend, limit, transport)
+    communicator.careful = True
     joined = ProcessGroup(communicator, range(communicator.size), backend or "mpi")
     if simulated.current.communicator is not None:
         _simulated_world.group = joined
@@ -302,7 +303,7 @@ def new_group(
     communicator = whole.communicator.split(chosen, f"group {whole.made}")
     if communicator is None:
         return GroupMember.NON_GROUP_MEMBER
-    communicator.timeout = _seconds(timeout, whole.communicator.timeout)
+    communicator.timeout, communicator.careful = _seconds(timeout, whole.communicator.timeout), True
     part = ProcessGroup(communicator, chosen, backend or whole.backend)
     whole.parts.append(part)
     return part

@@ -10,12 +10,13 @@ import weakref
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 from mpi4py import MPI
 
 from ...core.backend import Array, array_module, to_host
-from .protocol import DEFAULT_TIMEOUT, Communicator
+from .protocol import DEFAULT_TIMEOUT, Communicator, RanksDiffer
 
 OPS = {
     "sum": MPI.SUM, "max": MPI.MAX, "min": MPI.MIN, "prod": MPI.PROD, "and": MPI.BAND, "or": MPI.BOR, "xor": MPI.BXOR,
@@ -137,6 +138,14 @@ class MPICommunicator(Communicator):
     def _barrier(self) -> None:
         self._comm.Barrier()
 
+    def _compare(self, kind: str) -> None:
+        digest = crc32(kind.encode())
+        extremes = np.array([digest, -digest])
+        self._comm.Allreduce(MPI.IN_PLACE, extremes, MPI.MAX)
+        if extremes[0] != -extremes[1]:
+            found = ", ".join(f"{theirs} on rank {rank}" for rank, theirs in enumerate(self._comm.allgather(kind)))
+            raise RanksDiffer(f"expected all ranks to be in the same collective, found {found}")
+
     def duplicate(self, name: str) -> MPICommunicator:
         made = self._make(lambda: self._connect_part(self._comm, name), f"duplicate '{name}'")
         assert made is not None
@@ -167,7 +176,7 @@ class MPICommunicator(Communicator):
             made.append(new := construct())
             self._duplicates.append((weakref.ref(new), new._handles()) if new else (lambda: None, []))
 
-        self.start(make, name).wait()
+        self.start(self._checked(make, name), name).wait()
         return made[0]
 
     def _free_dropped(self) -> None:

@@ -159,6 +159,8 @@ class Communicator:
         self.broken: BaseException | None = None
         self.slices = size  # so many ranks, the first ones, have a slice each of an array, see `cuts`
         self._cuts: dict[int, list[slice]] = {}
+        self.careful = False
+        """Whether ranks compare what they are about to do before each collective: for communicators that users call."""
         self._count = 0
         self._queue: SimpleQueue[Work | None] | None = None
         self._messages: deque[Message] = deque()  # under way: their arrays must live, even if nobody has the Work
@@ -212,6 +214,9 @@ class Communicator:
         """Return when all ranks have called."""
         raise NotImplementedError
 
+    def _compare(self, kind: str) -> None:
+        """RanksDiffer on every rank unless all are about to do this. For transports that would mix up what differs."""
+
     def duplicate(self, name: str) -> Communicator:
         """The same ranks with a sequence of collectives of their own. Collective itself."""
         raise NotImplementedError
@@ -243,10 +248,22 @@ class Communicator:
         self._count += 1
         return self.kind_of_work(self, self._count, name, task)
 
+    def _checked(self, task: Callable[[], Any], kind: str, array: Array | None = None) -> Callable[[], Any]:
+        """The task, before which careful communicators compare what it is."""
+        if not self.careful:
+            return task
+        what = kind if array is None else f"{kind} of {array.size} {array.dtype}"
+
+        def checked() -> None:
+            self._compare(what)
+            task()
+
+        return checked
+
     def all_reduce_start(self, array: Array, op: str = "sum", name: str = "all_reduce") -> Work:
         """Begin to replace array by its reduction over the ranks; leave it alone until the work is done."""
         _check_op(name, op, array)
-        return self.start(lambda: self._all_reduce_any(array, op), name)
+        return self.start(self._checked(lambda: self._all_reduce_any(array, op), f"all_reduce {op}", array), name)
 
     def _all_reduce_any(self, array: Array, op: str, factor: float = 1) -> None:
         """The same with halves, which are multiplied and added up in float32 and rounded once."""
@@ -304,14 +321,14 @@ class Communicator:
     def all_gather_start(self, array: Array, out: Array, name: str = "all_gather") -> Work:
         """Begin to fill out[r] with rank r's array; out.shape == (size, *array.shape), array may be out[rank]."""
         _check_out(name, out, (self.size, *array.shape), array.dtype)
-        return self.start(lambda: self._all_gather(array, out), name)
+        return self.start(self._checked(lambda: self._all_gather(array, out), "all_gather", array), name)
 
     def all_to_all_start(self, array: Array, out: Array, name: str = "all_to_all") -> Work:
         """Begin to fill out[r] with what rank r has in array[my rank]; both have size as their first dimension."""
         if array.ndim == 0 or array.shape[0] != self.size:
             raise ValueError(f"{name}: expected one row for each of {self.size} ranks, found shape {list(array.shape)}")
         _check_out(name, out, array.shape, array.dtype)
-        return self.start(lambda: self._all_to_all(array, out), name)
+        return self.start(self._checked(lambda: self._all_to_all(array, out), "all_to_all", array), name)
 
     def reduce_scatter_start(self, array: Array, out: Array, op: str = "sum", name: str = "reduce_scatter") -> Work:
         """Begin to fill out with the reduction over the ranks, in their order, of their array[my rank]."""
@@ -330,7 +347,7 @@ class Communicator:
                 OPS[op](total, parts[rank : rank + 1], out=total)
             out[...] = total[0]
 
-        return self.start(task, name)
+        return self.start(self._checked(task, f"reduce_scatter {op}", array), name)
 
     def all_reduce(self, array: Array, op: str = "sum", name: str = "all_reduce") -> None:
         """Replace array by its reduction over the ranks."""
@@ -340,7 +357,9 @@ class Communicator:
         """Begin to replace array by root's."""
         if not 0 <= root < self.size:
             raise ValueError(f"{name}: expected a root from 0 to {self.size - 1}, found {root}")
-        return self.start(lambda: self._broadcast(array, root), name)
+        return self.start(
+            self._checked(lambda: self._broadcast(array, root), f"broadcast from rank {root}", array), name
+        )
 
     def broadcast(self, array: Array, root: int = 0, name: str = "broadcast") -> None:
         """Replace array by root's."""
@@ -416,12 +435,13 @@ class Communicator:
     def all_gather_object(self, value: Any, name: str = "all_gather_object") -> list[Any]:
         """Every rank's Python object, in rank order."""
         found: list[Any] = []
-        self.start(lambda: found.extend(self._all_gather_object(value)), name).wait()
+        task = lambda: found.extend(self._all_gather_object(value))
+        self.start(self._checked(task, "exchange of objects"), name).wait()
         return found
 
     def barrier_start(self, name: str = "barrier") -> Work:
         """Begin to wait for all ranks to arrive."""
-        return self.start(self._barrier, name)
+        return self.start(self._checked(self._barrier, "barrier"), name)
 
     def barrier(self, name: str = "barrier") -> None:
         """Return when all ranks have arrived."""

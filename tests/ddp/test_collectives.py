@@ -251,6 +251,32 @@ def test_a_barrier_has_a_deadline(world: Any) -> None:
         world(main)
 
 
+CONFUSED: dict[str, Callable[[bool, Any], Any]] = {  # what rank 0 calls, and what the others
+    "call": lambda first, g: dist.barrier(g) if first else dist.all_reduce(mpigrad.ones(3), group=g),
+    "op": lambda first, g: dist.all_reduce(mpigrad.ones(3), dist.ReduceOp.MAX if first else dist.ReduceOp.SUM, g),
+    "size": lambda first, g: dist.all_reduce(mpigrad.ones(3 if first else 4), group=g),
+    "dtype": lambda first, g: dist.all_reduce(mpigrad.ones(3, dtype=mpigrad.int32 if first else None), group=g),
+    "root": lambda first, g: dist.broadcast(mpigrad.ones(3), 0 if first else 1, g),
+    "object": lambda first, g: dist.all_gather_object([None] * 4, 1, g) if first else dist.barrier(g),
+    "group": lambda first, g: g.communicator.duplicate("mine") if first else dist.barrier(g),
+}
+
+
+@pytest.mark.parametrize("kind", CONFUSED)
+def test_ranks_that_call_different_things_hear_so_at_once(world: Any, kind: str) -> None:
+    """They would wait for each other until the deadline, or get what the MPI library makes of it."""
+    if world.size == 1:
+        pytest.skip("one rank does one thing at a time")
+
+    def main() -> None:
+        part = dist.new_group()
+        with pytest.raises((RuntimeError, ValueError), match=r"same collective|one dtype and shape") as e:
+            CONFUSED[kind](dist.get_rank() == 0, part)
+        assert not isinstance(e.value, dist.CollectiveTimeout)
+
+    world(main)
+
+
 def test_errors() -> None:
     """In a world of one: what is wrong on one rank alone is found there."""
     dist.init_process_group("single")

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..ddp.comm.segments import segments
 from .cores import bind, share, usable_cores
 from .report import Report, bring_down
 from .supervise import die_with_parent
@@ -33,7 +34,6 @@ AS_TORCH = "--as-torch"
 _RANK = ("OMPI_COMM_WORLD_RANK", "PMI_RANK")
 _SIZE = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
 _LOCAL = (("OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE"), ("MPI_LOCALRANKID", "MPI_LOCALNRANKS"))
-_SEGMENT = re.compile(r"/dev/shm/(?:mpich_shm_|sm_segment\.|vader_segment\.|Intel_MPI_)[^/\s]+")
 HIDDEN = {__file__, runpy.__file__, "<frozen runpy>"}
 """The files whose frames lie between the interpreter and the script."""
 
@@ -122,7 +122,7 @@ def _registered(folder: Path | None, rank: int) -> Iterator[None]:
         return
     process = os.getpid()
     path = folder / f"{rank}-{process}.running"
-    path.with_suffix(".segments").write_text("\n".join(_SEGMENT.findall(Path("/proc/self/maps").read_text())))
+    path.with_suffix(".segments").write_text("\n".join(segments()))
     faulthandler.enable(os.open(path, os.O_CREAT | os.O_WRONLY))  # stays open: a crash may come after the script's end
     try:
         yield

@@ -9,6 +9,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 from zlib import crc32
 
@@ -17,6 +18,7 @@ from mpi4py import MPI
 
 from ...core.backend import Array, array_module, to_host
 from .protocol import DEFAULT_TIMEOUT, Communicator, RanksDiffer
+from .segments import segments
 
 OPS = {
     "sum": MPI.SUM, "max": MPI.MAX, "min": MPI.MIN, "prod": MPI.PROD, "and": MPI.BAND, "or": MPI.BOR, "xor": MPI.BXOR,
@@ -204,6 +206,8 @@ class MPICommunicator(Communicator):
         super().close()
 
     def abort(self, code: int) -> None:
+        for segment in segments():  # an abort leaves them behind
+            Path(segment).unlink(missing_ok=True)
         MPI.COMM_WORLD.Abort(code)
 
 

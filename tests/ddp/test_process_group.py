@@ -225,6 +225,7 @@ import mpigrad.distributed as dist
 folder, kind = sys.argv[1:]
 dist.init_process_group(timeout=1 if kind == "missing" else 60)
 open(f"{folder}/pid{dist.get_rank()}", "w").write(str(os.getpid()))
+open(f"{folder}/maps{dist.get_rank()}", "w").write(open("/proc/self/maps").read())
 dist.barrier()
 if dist.get_rank() == 1:
     open(f"{folder}/failed", "w").write(str(time.time()))
@@ -256,7 +257,7 @@ def runs(process: str) -> bool:
     ],
 )
 def test_the_failure_of_one_rank_ends_the_job(tmp_path: Path, kind: str, message: str) -> None:
-    """Within 5 seconds, with an exit status, without orphans; under plain mpiexec."""
+    """Within 5 seconds, with an exit status, without orphans or shared memory left over; under plain mpiexec."""
     env = {k: v for k, v in os.environ.items() if not k.startswith(MPI_VARIABLES)}
     env |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1", "MPIR_CVAR_ENABLE_HEAVY_YIELD": "1"}
     env |= {"PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe", "OMP_NUM_THREADS": "1"}
@@ -274,3 +275,5 @@ def test_the_failure_of_one_rank_ends_the_job(tmp_path: Path, kind: str, message
         while runs((tmp_path / f"pid{rank}").read_text()):
             assert time.time() < deadline, f"rank {rank} outlives the job"
             time.sleep(0.01)
+        mapped = (tmp_path / f"maps{rank}").read_text().split()
+        assert not [path for path in mapped if path.startswith("/dev/shm/") and Path(path).exists()]

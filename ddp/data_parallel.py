@@ -18,10 +18,12 @@ from .bucket import MIB, Bucket, GradBucket, make_buckets, measured_size
 from .buffers import Replicated
 from .comm.protocol import Communicator
 from .facts import facts_of
+from .forward import Forward, under_way
 from .process_group import ProcessGroup, world
 from .reducer import NonFinite, Overlap, Reducer, Traffic, retire_earlier
 from .replicas import Replicas
 from .shards import Shards
+from .sync_batchnorm import SyncBatchNorm
 from .wrapper import Wrapper, batch_size, tensors
 
 
@@ -89,6 +91,11 @@ class DistributedDataParallel(Wrapper):
             raise ValueError(f"dim: expected 0, the first dimension is the batch, found {dim}")
         if check_every < 0:
             raise ValueError(f"check_every: expected a number of steps, or 0 for never, found {check_every}")
+        if shards is not None and any(isinstance(part, SyncBatchNorm) for part in module.modules()):
+            raise ValueError(
+                "shards: expected a model without SyncBatchNorm, which combines what the ranks compute at the same "
+                "time; use BatchNorm, whose statistics the shards combine"
+            )
         if check_finite and shards is not None:
             raise ValueError("check_finite: expected a model without shards, found shards too; look at the gradients")
         learned = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
@@ -143,9 +150,14 @@ class DistributedDataParallel(Wrapper):
         reducer = self._reducing("forward")
         if reducer.retired:
             raise RuntimeError("this module was wrapped again: use the later DistributedDataParallel")
-        output = self.module(*args, **kwargs)
+        around, forward = under_way.forward, Forward(batch_size((args, kwargs)))
+        under_way.forward = forward
+        try:
+            output = self.module(*args, **kwargs)
+        finally:
+            under_way.forward = around
         if thread.recording:
-            reducer.forward(tensors(output), batch_size((args, kwargs)))
+            reducer.forward(tensors(output), forward)
         return output
 
     def _loaded(self) -> None:

@@ -25,6 +25,7 @@ from ..core.tensor import Tensor
 from .bucket import Bucket, GradBucket, make_buckets
 from .buffers import Replicated
 from .comm.protocol import Communicator, Work
+from .forward import Forward
 from .replicas import Replicas
 from .steps import hear, steps_any_of
 
@@ -102,8 +103,8 @@ class Reducer:
         self._caps = caps
         self._pass: _Pass | None = None
         self._accumulated = _Accumulated()
-        self._forwards: list[tuple[ref[Node], _Forward]] = []  # of each output whose graph is alive
-        self._latest = _Forward(1)
+        self._forwards: list[tuple[ref[Node], Forward]] = []  # of each output whose graph is alive
+        self._latest = Forward(1)
         self.buckets: list[Bucket] = []
         self.lay_out()
         self.share()
@@ -172,9 +173,9 @@ class Reducer:
 
     # --- forward passes -----------------------------------------------------------------------------------------------
 
-    def forward(self, outputs: Iterable[Tensor], samples: float) -> None:
-        """A forward pass has given these outputs for so many samples."""
-        forward = self._latest = _Forward(samples)
+    def forward(self, outputs: Iterable[Tensor], forward: Forward) -> None:
+        """A forward pass has given these outputs."""
+        self._latest = forward
         alive = [known for known in self._forwards if known[0]() is not None]
         alive += [(ref(tensor.node), forward) for tensor in outputs if tensor.node is not None]
         self._forwards = alive  # another list, as other threads' passes may be reading
@@ -226,7 +227,7 @@ class Reducer:
         for _, parameter in self.learned:
             parameter._grad = None
 
-    def _begin(self, reached: list[bool], forwards: set[_Forward]) -> _Pass:
+    def _begin(self, reached: list[bool], forwards: set[Forward]) -> _Pass:
         for name, parameter in self.frozen:
             if parameter.needs:
                 raise RuntimeError(
@@ -426,15 +427,6 @@ def reducers_of(parameters: Iterable[Tensor]) -> list[Reducer]:
     """The reducers of these parameters, each once."""
     owners = [getattr(hook, "__self__", None) for parameter in parameters for hook in parameter.hooks or ()]
     return list(dict.fromkeys([owner for owner in owners if isinstance(owner, Reducer)]))
-
-
-class _Forward:
-    """One forward pass, and the samples of its batch, or what the user says that it weighs."""
-
-    __slots__ = ("samples",)
-
-    def __init__(self, samples: float) -> None:
-        self.samples = samples
 
 
 class _Accumulated:

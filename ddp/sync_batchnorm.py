@@ -14,6 +14,7 @@ from ..core.nn.module import Module
 from ..core.ops.join import cat
 from ..core.tensor import Tensor
 from .comm.protocol import Communicator
+from .forward import Forward, under_way
 from .process_group import Group, is_initialized, member
 
 __all__ = ["SyncBatchNorm"]
@@ -23,8 +24,9 @@ class SyncBatchNorm(BatchNorm):
     """Each channel of (N, C, ...) at mean 0 and variance 1 over the batches of all ranks, times weight plus bias.
 
     Every rank calls it equally often, one whose batch is empty too. In evaluation it is an ordinary batch norm.
-    Gradients assume that the losses are means over the samples of each rank's batch, and are combined as
-    DistributedDataParallel does it, in proportion to the samples. process_group: the ranks (all) that combine
+    Gradients assume that the losses are means over the samples of each rank's batch, or over what
+    DistributedDataParallel.weight says, and are combined as the wrapper does it, in proportion. Where a rank's samples
+    weigh 0, what they do to the others' statistics is left out. process_group: the ranks (all) that combine
     their batches, as `new_group` gave it; on a rank outside it is an ordinary batch norm.
     """
 
@@ -61,11 +63,11 @@ class SyncBatchNorm(BatchNorm):
         group = member(self.process_group) if training and is_initialized() else None
         if group is None or group.size() == 1:
             return super().normalize(input, running_mean, running_var, weight, bias, training, momentum, eps)
-        communicator, samples = group.communicator, input.array.shape[0]
+        communicator, forward = group.communicator, under_way.forward or Forward(input.array.shape[0])
         x = input.float() if input.array.itemsize < 4 else input
         axes, channels = [i for i in range(x.ndim) if i != 1], (1, -1, *(1,) * (x.ndim - 2))
         mine = x.array.size // max(x.array.shape[1], 1)
-        sums = _over_ranks(communicator, cat((x.sum(axes), x.new_tensor([mine]))), samples)
+        sums = _over_ranks(communicator, cat((x.sum(axes), x.new_tensor([mine]))), forward)
         count = sums[-1].item()
         if count <= 1:
             raise ValueError(
@@ -73,7 +75,7 @@ class SyncBatchNorm(BatchNorm):
             )
         mean = sums[:-1] / count
         unit = x - mean.view(channels)
-        variance = _over_ranks(communicator, (unit * unit).sum(axes), samples) / count
+        variance = _over_ranks(communicator, (unit * unit).sum(axes), forward) / count
         for running, value in ((running_mean, mean), (running_var, variance * (count / (count - 1)))):
             if running is not None:
                 running.copy_((1 - momentum) * running + momentum * value.detach())
@@ -103,18 +105,20 @@ class SyncBatchNorm(BatchNorm):
         return made
 
 
-def _over_ranks(communicator: Communicator, x: Tensor, samples: int) -> Tensor:
+def _over_ranks(communicator: Communicator, x: Tensor, forward: Forward) -> Tensor:
     """The sum of x over the ranks, with a gradient.
 
-    The loss of all ranks together is the mean of their losses, in proportion to their samples, and each rank computes
-    gradients of its own loss alone. So the gradient here is everybody's, in proportion to their samples over mine.
+    The loss of all ranks together is the mean of their losses, in proportion to what they weigh, and each rank computes
+    gradients of its own loss alone. So the gradient here is everybody's, in proportion to their weight over mine, which
+    is known when backward begins.
     """
     value = x.array.copy()
     communicator.all_reduce(value, name="sum of batch statistics")
 
     def vjp(g: Any) -> Any:
         ours = g if isinstance(g, Tensor) else wrap(g)
-        result = _over_ranks(communicator, ours * samples, samples) / max(samples, 1)
+        weight = forward.samples
+        result = _over_ranks(communicator, ours * weight, forward) / (weight or 1)
         return result if ours is g else result.array
 
     return record("AllReduceBackward0", value, (x, vjp))

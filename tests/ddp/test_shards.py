@@ -484,6 +484,16 @@ def test_errors(world: Any, build: Any, use: Any, error: type[Exception], messag
     world(main)
 
 
+def test_sync_batchnorm_is_refused(world: Any) -> None:
+    """It would normalise over whichever shards the ranks compute at the same time."""
+
+    def main() -> None:
+        with pytest.raises(ValueError, match="shards: expected a model without SyncBatchNorm"):
+            DistributedDataParallel(nn.Sequential(nn.Linear(3, 3), nn.SyncBatchNorm(3)), shards=V)
+
+    world(main)
+
+
 def test_batches_that_are_no_shards(world: Any) -> None:
     def main() -> None:
         model = DistributedDataParallel(small(), shards=V)

@@ -135,6 +135,35 @@ def test_wrapped_models_learn_as_one_process_does(world: World) -> None:
             np.testing.assert_allclose(state[name], value, rtol=2e-4, atol=2e-5, err_msg=name)
 
 
+def test_losses_that_are_means_over_tokens(world: World) -> None:
+    """The wrapper's weight is said after the forward pass, and holds for the gradients of the statistics too."""
+    x, goal = batch(shape=()), mpigrad.arange(12) % 4 - 1  # -1 is padding
+
+    def gradients(model: Any, first: int, last: int) -> Any:
+        loss = nn.functional.cross_entropy(model(x[first:last]), goal[first:last], ignore_index=-1)
+        if isinstance(model, ddp.DistributedDataParallel):
+            model.weight(int((goal[first:last] != -1).sum()))
+        loss.backward()
+        return {name: p.grad.numpy() for name, p in model.named_parameters()}
+
+    def build() -> Any:
+        mpigrad.manual_seed(3)
+        return nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3), nn.Tanh(), nn.Linear(3, 3)).double()
+
+    expected = gradients(build(), 0, 12)
+
+    def on_this_rank() -> Any:
+        first, last = {1: [0, 12], 2: [0, 3, 12], 3: [0, 7, 7, 12], 4: [0, 2, 5, 5, 12]}[get_world_size()][
+            get_rank() : get_rank() + 2
+        ]
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(build())
+        return gradients(ddp.DistributedDataParallel(model), first, last)
+
+    for found in world(on_this_rank):
+        for name, value in expected.items():
+            np.testing.assert_allclose(found[name], value, rtol=1e-9, atol=1e-9, err_msg=name)
+
+
 def test_second_derivatives(world: World) -> None:
     x = batch(shape=())
 

@@ -115,18 +115,20 @@ def init_process_group(
         communicator = SingleCommunicator(timeout=limit)
     else:
         communicator = _mpi_world(None if backend in _PYTORCHS else backend, limit, transport)
+    size = communicator.size
+    for name, asked, found in (("world_size", world_size, size), ("rank", rank, communicator.rank)):
+        if asked not in (-1, found):
+            communicator.close()
+            raise RuntimeError(
+                f"init_process_group: expected {name} {found}, which is the launcher's, found {asked}: start the ranks "
+                f"with mpigrad run -n {asked if name == 'world_size' else size}, or leave {name} out"
+            )
     communicator.careful = True
     joined = ProcessGroup(communicator, range(communicator.size), backend or "mpi")
     if simulated.current.communicator is not None:
         _simulated_world.group = joined
     else:
         _process_world = joined
-    for name, asked, found in (("world_size", world_size, get_world_size()), ("rank", rank, get_rank())):
-        if asked not in (-1, found):
-            raise RuntimeError(
-                f"init_process_group: expected {name} {found}, which is the launcher's, found {asked}: start the ranks "
-                f"with mpigrad run -n {asked if name == 'world_size' else get_world_size()}, or leave {name} out"
-            )
 
 
 def _seconds(timeout: float | timedelta | None, default: float) -> float:

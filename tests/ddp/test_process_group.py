@@ -56,6 +56,9 @@ def test_in_and_out(world: Any) -> None:
             assert (dist.is_initialized(), dist.get_rank(), dist.get_world_size()) == (False, 0, 1)
             with pytest.raises(ValueError, match="make sure to call init_process_group"):
                 dist.barrier()
+            with pytest.raises(RuntimeError, match=f"expected world_size {world.size}, .* found 99: start the ranks"):
+                dist.init_process_group(world_size=99)
+            assert not dist.is_initialized()
             dist.init_process_group(timeout=timeout)
             assert dist.world().timeout == (7 if timeout == 7 else 60)
         return dist.get_rank()

@@ -471,8 +471,10 @@ def _widened(array: Array, factor: float) -> Array:
 def _check_op(name: str, op: str, array: Array) -> None:
     if op not in OPS:
         raise ValueError(f"{name}: expected op {', '.join(map(repr, OPS))}, found {op!r}")
-    if op in BITWISE and array.dtype.kind in FLOATING:
+    if op in BITWISE and array.dtype.kind in FLOATING + "c":
         raise ValueError(f"{name}: expected integers or bool for op {op!r}, found {array.dtype}")
+    if op in ("max", "min") and array.dtype.kind == "c":
+        raise ValueError(f"{name}: expected real numbers for op {op!r}, found {array.dtype}, which have no order")
 
 
 def _check_out(name: str, out: Array, shape: tuple[int, ...], dtype: Any) -> None:

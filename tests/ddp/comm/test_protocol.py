@@ -89,6 +89,19 @@ def reduced(op: str, size: int, shape: tuple[int, ...], dtype: str) -> np.ndarra
     return total.astype(dtype)
 
 
+@pytest.mark.parametrize("dtype", ["complex64", "complex128"])
+def test_complex_numbers_have_sums_but_no_order(on_ranks: OnRanks, dtype: str) -> None:
+    def main(comm: Communicator) -> None:
+        array = np.full(3, comm.rank + 1j, dtype)
+        for op, message in (("max", "real numbers"), ("min", "real numbers"), ("and", "integers or bool")):
+            with pytest.raises(ValueError, match=f"expected {message} for op '{op}', found {dtype}"):
+                comm.all_reduce(array, op)
+        comm.all_reduce(array)
+        np.testing.assert_array_equal(array, np.full(3, sum(range(comm.size)) + comm.size * 1j, dtype), strict=True)
+
+    on_ranks(main)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_all_reduce_and_reduce_scatter(on_ranks: OnRanks, dtype: str) -> None:
     def main(comm: Communicator) -> None:

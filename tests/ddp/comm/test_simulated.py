@@ -1,5 +1,6 @@
 """Simulated worlds: ranks as threads of one process."""
 
+import pickle
 import threading
 
 import numpy as np
@@ -112,6 +113,20 @@ def test_arrays_must_be_alike(other: np.ndarray) -> None:
         ddp.world().all_reduce(other.copy() if ddp.get_rank() == 1 else np.ones(3))
 
     with pytest.raises(ValueError, match=r"expected arrays of one dtype and shape, found float64 \[3\], float"):
+        simulated.run(3, main)
+
+
+def test_objects_travel_as_under_mpi() -> None:
+    """What cannot be pickled is found in the simulation, and what arrives is nobody else's."""
+
+    def main() -> None:
+        ddp.init_process_group()
+        mine = [ddp.get_rank()]
+        everyones = ddp.world().all_gather_object(mine)
+        assert everyones == [[0], [1], [2]] and everyones[ddp.get_rank()] is not mine
+        ddp.world().all_gather_object(lambda: None)
+
+    with pytest.raises((AttributeError, pickle.PicklingError), match="pickle"):
         simulated.run(3, main)
 
 

@@ -13,6 +13,7 @@ from statistics import median
 import numpy as np
 from mpi4py import MPI
 
+from .hierarchical import HierarchicalCommunicator
 from .mpi import MPICommunicator, library_version
 from .shm import SharedMemoryCommunicator
 
@@ -26,7 +27,8 @@ Contestant = Callable[[int], Callable[[], object]]
 def contestants(most: int, timeout: float) -> dict[str, Contestant]:
     """By name, everything that can be compared on these ranks, for up to so many elements. Collective."""
     found: dict[str, Contestant] = {}
-    for name, kind in (("shm", SharedMemoryCommunicator), ("mpi", MPICommunicator)):
+    for kind in (SharedMemoryCommunicator, MPICommunicator, HierarchicalCommunicator):
+        name = str(kind.transport)
         found[name] = _transport(name, kind, most, timeout)
     own, source, target = (np.zeros(most, np.float32) + 0 for _ in range(3))  # + 0: in memory of its own from now on
     library = library_version().replace("Version: ", "")

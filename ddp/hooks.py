@@ -86,7 +86,7 @@ def share_of_others(communicator: Communicator) -> float:
 def _average_in(communicator: Communicator, gradients: Array, code: _Half | _Int8, bucket: GradBucket) -> None:
     """Each rank gets its part of all ranks' gradients in code, adds up, and sends the mean in code to all."""
     size, xp = communicator.size, array_module(gradients)
-    length = -(-gradients.size // (size * BLOCK)) * BLOCK
+    length = -(-gradients.size // (size * code.block)) * code.block
     rows = xp.zeros((size, length), np.float32)
     rows.reshape(-1)[: gradients.size] = gradients
     coded = code.encode(xp, rows)
@@ -107,6 +107,8 @@ def _average_in(communicator: Communicator, gradients: Array, code: _Half | _Int
 class _Half:
     """Rows of float32 as halves."""
 
+    block = 1
+
     def __init__(self, dtype: np.dtype[Any]) -> None:
         self.dtype = dtype
 
@@ -119,6 +121,8 @@ class _Half:
 
 class _Int8:
     """Rows of float32 as bytes: those of the scales, then an integer for each element."""
+
+    block = BLOCK
 
     def encode(self, xp: Any, rows: Array) -> Array:
         blocks = rows.reshape(len(rows), -1, BLOCK)

@@ -71,7 +71,8 @@ def test_the_mean(world: Any, name: str, scale: float) -> None:
             np.testing.assert_allclose(a, b, rtol=0, atol=ERRORS[name] * 3 * largest)
             np.testing.assert_array_equal(a, first)
         if world.size > 1:
-            assert traffic.sent / traffic.exact <= WIRE[name] * 1.7  # 1,223 elements: rounded up to whole blocks
+            blocks = 1.7 if name == "int8" else 1.01  # 1,223 elements: rounded up to whole blocks of 256 on each rank
+            assert traffic.sent / traffic.exact <= WIRE[name] * blocks
         else:
             assert traffic.sent == traffic.exact == 0
 

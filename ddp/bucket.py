@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from statistics import median
+from typing import Any
 
 import numpy as np
 
@@ -37,6 +38,18 @@ class Bucket(Run):
         """From now on it is reduced in this place."""
         self.index = index
         self.name = f"reduction of gradient bucket {index} ({', '.join(self.names)})"
+
+    def take(self, given: Any) -> None:
+        """Let the gradients be what a communication hook gave; TypeError unless that is a tensor of their size."""
+        value = given[0] if isinstance(given, (list, tuple)) and len(given) == 1 else given
+        if not isinstance(value, Tensor) or value.array.size != self.gradients.size:
+            found = f"one of {value.array.size}" if isinstance(value, Tensor) else type(value).__name__
+            raise TypeError(
+                f"{self.name}: expected the communication hook to return a tensor of {self.gradients.size} elements, "
+                f"or a future of it, found {found}"
+            )
+        if value.array is not self.gradients:
+            self.gradients[...] = value.array.reshape(-1)
 
 
 class GradBucket:

@@ -338,10 +338,7 @@ class Reducer:
         for work in current.works:
             work.wait()
         for bucket, result in current.hooked:
-            value = result.wait() if hasattr(result, "wait") else result
-            value = value[0] if isinstance(value, (list, tuple)) else value
-            if value.array is not bucket.gradients:
-                bucket.gradients[...] = value.array.reshape(-1)
+            bucket.take(result.wait() if hasattr(result, "wait") else result)
         combined()
         if flags is not None:
             self.nonfinite = [

@@ -47,6 +47,24 @@ def test_a_hook_that_averages(world: Any, kind: str) -> None:
         assert [(state, index, last) for state, index, last, _ in seen] == [("mine", i, i == 3) for i in range(4)]
 
 
+@pytest.mark.parametrize(
+    "give, found",
+    [
+        (lambda bucket: None, "NoneType"),
+        (lambda bucket: bucket.buffer()[:1], "one of 1"),
+        (lambda bucket: [bucket.buffer()] * 2, "list"),
+    ],
+)
+def test_hooks_that_give_something_else(world: Any, give: Any, found: str) -> None:
+    def main() -> None:
+        wrapped = DistributedDataParallel(classifier(), **TINY)
+        wrapped.register_comm_hook(None, lambda _, bucket: give(bucket))
+        with pytest.raises(TypeError, match=rf"expected the communication hook to return a tensor .*, found {found}"):
+            wrapped(labelled(2)[0]).sum().backward()
+
+    world(main)
+
+
 def test_hooks_that_are_refused(world: Any) -> None:
     def main() -> None:
         with pytest.raises(TypeError, match="Communication hook must be callable"):

@@ -126,7 +126,9 @@ class LocalSGD(Wrapper):
             self.samples, self._stepped = self.samples + self._batch, True
         self._steps[optimizer] = self._steps.get(optimizer, 0) + 1
         if self._steps[optimizer] == self.every:
+            others = {other: count - self.every for other, count in self._steps.items()}
             self.synchronize()
+            self._steps.update(others)  # an optimizer whose step comes after the meeting has it still to make
 
     def _loaded(self) -> None:
         self.buffers_of_all.remember()

@@ -144,6 +144,26 @@ def test_several_optimizers_and_forward_passes(world: Any) -> None:
     assert len(set(world(main))) == 1
 
 
+def test_several_optimizers_keep_the_rhythm(world: Any) -> None:
+    """The one that steps after a meeting does not bring the next one forward."""
+
+    def main() -> list[int]:
+        model = LocalSGD(linear(), every=3)
+        optimizers = [optim.SGD([p], lr=0.1) for p in model.parameters()]
+        meetings = []
+        for step in range(8):
+            loss(model(my_part(INPUTS[step]))).backward()
+            for optimizer in optimizers:
+                optimizer.step()
+                optimizer.zero_grad()
+            if model.samples == 0 and my_part(INPUTS[step]).shape[0]:
+                meetings.append(step)
+        return meetings
+
+    for meetings in world(main):
+        assert meetings in ([2, 5], [])  # none are seen by a rank without samples
+
+
 def test_loading_is_where_they_meet(world: Any) -> None:
     def main() -> Any:
         model = LocalSGD(linear(), every=2)

@@ -13,6 +13,7 @@ import time
 import traceback
 from collections.abc import Sequence
 from datetime import timedelta
+from multiprocessing import process
 from types import TracebackType
 from typing import Any
 
@@ -101,6 +102,11 @@ def init_process_group(
     global _process_world
     if is_initialized():
         raise ValueError("trying to initialize the default process group twice!")
+    if getattr(process.current_process(), "_inheriting", False):
+        raise RuntimeError(
+            "init_process_group was called while a DataLoader's worker processes import the program's main module: "
+            'put what the program does under `if __name__ == "__main__":`'
+        )
     if backend not in (None, "mpi", "single", *_PYTORCHS):
         raise ValueError(f"expected backend 'mpi', 'single' or None (find out), found {backend!r}")
     if transport not in (None, "shm", "mpi", "hierarchical"):

@@ -188,6 +188,16 @@ def test_alone(arguments: tuple[str, ...], variables: dict[str, str]) -> None:
 
 
 @pytest.mark.mpi_skip
+def test_a_main_module_that_worker_processes_import(tmp_path: Path) -> None:
+    """A worker process has its rank's environment, in which MPI would try to start a second time."""
+    script = tmp_path / "unguarded.py"
+    script.write_text(f"{SAY_WORLD}\nimport mpigrad.data\nlist(mpigrad.data.DataLoader(range(4), num_workers=1))\n")
+    done = subprocess.run([sys.executable, script, "single"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "init_process_group was called while a DataLoader's worker processes import the program's" in done.stderr
+
+
+@pytest.mark.mpi_skip
 def test_mpi_is_not_imported_before_it_is_needed() -> None:
     check = "import sys, mpigrad.ddp, mpigrad.ddp.comm.simulated; sys.exit('mpi4py' in sys.modules)"
     assert python(check) == (0, "")

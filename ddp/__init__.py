@@ -31,7 +31,14 @@ from .hooks import TopKState, allreduce_hook, bf16_compress_hook, fp16_compress_
 from .local_sgd import LocalSGD
 from .messages import P2POp, batch_isend_irecv, irecv, isend, recv, send
 from .metrics import SampleMean
-from .objects import all_gather_object, broadcast_object_list, gather_object, scatter_object_list
+from .objects import (
+    all_gather_object,
+    broadcast_object_list,
+    gather_object,
+    recv_object_list,
+    scatter_object_list,
+    send_object_list,
+)
 from .powersgd import PowerSGDState, powerSGD_hook
 from .process_group import (
     GroupMember,
@@ -126,6 +133,7 @@ __all__ = [
     "new_group",
     "powerSGD_hook",
     "recv",
+    "recv_object_list",
     "reduce",
     "reduce_scatter",
     "reduce_scatter_single",
@@ -133,6 +141,7 @@ __all__ = [
     "scatter",
     "scatter_object_list",
     "send",
+    "send_object_list",
     "testing",
     "topk_hook",
     "world",

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
+import numpy as np
+
 from .arguments import check_root_only, in_group, rank_of
-from .process_group import Group
+from .process_group import Group, get_global_rank
 
 
 def all_gather_object(object_list: list[Any], obj: Any, group: Group = None) -> None:
@@ -76,3 +79,48 @@ def scatter_object_list(
             )
     found = here.communicator.all_gather_object(mine, "scatter_object_list")[root]
     scatter_object_output_list[0] = found[here.rank()]
+
+
+def send_object_list(
+    object_list: list[Any],
+    dst: int | None = None,
+    group: Group = None,
+    device: Any = None,
+    group_dst: int | None = None,
+    use_batch: bool = False,
+) -> None:
+    """Send the objects to rank dst. device and use_batch have nothing to add."""
+    here = in_group(group, "send_object_list")
+    if here is None:
+        return
+    to = rank_of(here, dst, group_dst)
+    content = np.frombuffer(pickle.dumps(list(object_list)), np.uint8).copy()
+    for array in (np.array([content.size]), content):
+        here.communicator.send(array, to, name="send_object_list")
+
+
+def recv_object_list(
+    object_list: list[Any],
+    src: int | None = None,
+    group: Group = None,
+    device: Any = None,
+    group_src: int | None = None,
+    use_batch: bool = False,
+) -> int:
+    """Replace the objects in object_list by those, as many, that rank src (None: any rank) sends; the rank that did.
+
+    It is the world's number; -1 outside the group. ValueError when they are not as many.
+    """
+    here = in_group(group, "recv_object_list")
+    if here is None:
+        return -1
+    source = None if src is None and group_src is None else rank_of(here, src, group_src)
+    size = np.empty(1, int)
+    source = here.communicator.receive(size, source, name="recv_object_list")
+    content = np.empty(int(size[0]), np.uint8)
+    here.communicator.receive(content, source, name="recv_object_list")
+    found = pickle.loads(content.tobytes())
+    if len(found) != len(object_list):
+        raise ValueError(f"recv_object_list: expected {len(object_list)} objects, found {len(found)}")
+    object_list[:] = found
+    return get_global_rank(here, source)

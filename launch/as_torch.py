@@ -91,10 +91,14 @@ def _extras(device: str | None) -> dict[str, dict[str, Any]]:
         "torch.nn.modules.conv": {"_ConvNd": mpigrad.nn.conv._Convolution, **public(mpigrad.nn.conv)},
         "torch.nn.modules.module": public(mpigrad.nn.module),
         "torch.optim.lr_scheduler": {"_LRScheduler": mpigrad.optim.lr_scheduler.LRScheduler},
+        "torch.distributed": {"get_node_local_rank": _node_local_rank, "is_torchelastic_launched": lambda: True},
         "torch.distributed.algorithms": {},
         "torch.distributed.algorithms.ddp_comm_hooks": {},
         "torch.distributed.algorithms.ddp_comm_hooks.default_hooks": public(ddp.hooks),
         "torch.distributed.algorithms.ddp_comm_hooks.powerSGD_hook": public(ddp.powersgd),
+        "torch.distributed.elastic": {},
+        "torch.distributed.elastic.multiprocessing": {},
+        "torch.distributed.elastic.multiprocessing.errors": {"record": lambda function: function},
         "torch.distributed.optim": {"ZeroRedundancyOptimizer": ddp.ZeroRedundancyOptimizer},
         "torch.multiprocessing": {"spawn": spawn, **_multiprocessing()},
         "torch.nn.parallel": {"DistributedDataParallel": ddp.DistributedDataParallel},
@@ -173,6 +177,11 @@ def spawn(
             f"mpigrad run -n {nprocs} --as-torch {sys.argv[0]}"
         )
     fn(launched_rank(os.environ), *args)
+
+
+def _node_local_rank(fallback_rank: int | None = None) -> int:
+    """This rank's number among those of its machine."""
+    return local_place(os.environ)[0]
 
 
 def export_ranks() -> None:

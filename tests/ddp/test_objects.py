@@ -47,6 +47,29 @@ def test_groups(world: Any) -> None:
     world(main)
 
 
+def test_messages(world: Any) -> None:
+    """Each rank sends to the next one; rank 0 takes its from whoever sends."""
+
+    def main() -> None:
+        rank, size = dist.get_rank(), dist.get_world_size()
+        if size == 1:
+            return
+        if rank < size - 1:
+            dist.send_object_list([{"from": rank}, "word"], dst=rank + 1)
+        if rank:
+            found: list[Any] = [None, None]
+            assert dist.recv_object_list(found, src=rank - 1 if rank % 2 else None) == rank - 1
+            assert found == [{"from": rank - 1}, "word"]
+        dist.barrier()
+        if rank == 0:
+            dist.send_object_list([1, 2], group_dst=1)
+        if rank == 1:
+            with pytest.raises(ValueError, match="recv_object_list: expected 3 objects, found 2"):
+                dist.recv_object_list([None] * 3, group_src=0)
+
+    world(main)
+
+
 def test_errors() -> None:
     dist.init_process_group("single")
     try:

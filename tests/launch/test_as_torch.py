@@ -155,8 +155,11 @@ from torch.autograd import Function, grad
 from torch.nn.utils import clip_grad_norm_
 from torch.distributed.algorithms.ddp_comm_hooks import default_hooks, powerSGD_hook
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import fp16_compress_hook
+from torch.distributed.elastic.multiprocessing.errors import record
 import mpigrad
 assert default_hooks.bf16_compress_hook and powerSGD_hook.PowerSGDState
+assert record(len) is len and torch.distributed.is_torchelastic_launched()
+assert torch.distributed.get_node_local_rank(fallback_rank=3) == 0
 assert torch.Tensor is mpigrad.Tensor and F.relu is mpigrad.nn.functional.relu and torch.nn.Linear is mpigrad.nn.Linear
 model = torch.compile(torch.nn.Linear(2, 2))
 assert torch.compile(mode="default")(model) is model

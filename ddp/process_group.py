@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from multiprocessing import process
 from types import TracebackType
@@ -158,10 +158,12 @@ def _mpi_world(backend: str | None, limit: float, transport: str | None) -> Comm
                 "pip install 'mpigrad[mpich]', or load your cluster's MPI module"
             ) from error
         return SingleCommunicator(timeout=limit)
+    rank, size = mpi.place()
+    if size > 1:
+        _abort_on_uncaught_exceptions(rank, size, mpi.abort)
     world = mpi.world(limit, promised, transport)
     if world.size == 1:
         return SingleCommunicator(timeout=limit)
-    _abort_on_uncaught_exceptions(world)
     return world
 
 
@@ -177,23 +179,23 @@ def promised_size() -> int | None:
     return None
 
 
-def _abort_on_uncaught_exceptions(world: Communicator) -> None:
+def _abort_on_uncaught_exceptions(rank: int, size: int, abort: Callable[[int], object]) -> None:
     """An exception that ends one rank ends the job: the others would wait for it for ever."""
     previous = sys.excepthook
     if getattr(previous, "ends_the_job", False):  # since an earlier init_process_group
         return
 
     def hook(kind: type[BaseException], value: BaseException, trace: TracebackType | None) -> Any:
-        ending = f"rank {world.rank} of {world.size} failed and ends the job: "
+        ending = f"rank {rank} of {size} failed and ends the job: "
         ending += "".join(traceback.format_exception_only(kind, value)).strip()
         if isinstance(value, RanksDiffer):  # on all ranks: rank 0 tells it, and then ends the others
-            ending = f"all {world.size} ranks failed for this reason, and the job ends"
-            time.sleep(DEFERENCE * (world.rank > 0))
+            ending = f"all {size} ranks failed for this reason, and the job ends"
+            time.sleep(DEFERENCE * (rank > 0))
         previous(kind, value, trace)
         print(ending, file=sys.stderr, flush=True)
         sys.stdout.flush()
         time.sleep(GRACE)
-        world.abort(1)
+        abort(1)
 
     hook.ends_the_job = True  # type: ignore[attr-defined]
     sys.excepthook = hook

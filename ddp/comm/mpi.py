@@ -6,6 +6,7 @@ imports mpi4py; it is imported when a process group is made, so that the library
 
 from __future__ import annotations
 
+import time
 import weakref
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -17,7 +18,7 @@ import numpy as np
 from mpi4py import MPI
 
 from ...core.backend import Array, array_module, to_host
-from .protocol import DEFAULT_TIMEOUT, Communicator, RanksDiffer
+from .protocol import DEFAULT_TIMEOUT, EAGER, CollectiveTimeout, Communicator, RanksDiffer
 from .segments import segments
 
 OPS = {
@@ -27,6 +28,7 @@ OF_BOOL = OPS | {"sum": MPI.BOR, "prod": MPI.BAND}  # on bytes that are 0 or 1, 
 # counts are ints in most MPI libraries: longer arrays go in pieces
 LARGEST_COUNT = 2**30
 BLOCK = 2**18  # elements of each slice that are summed at a time: they stay in the cache
+NAP = 1e-4  # seconds between looks for ranks that are late to join
 
 
 class MPICommunicator(Communicator):
@@ -206,9 +208,7 @@ class MPICommunicator(Communicator):
         super().close()
 
     def abort(self, code: int) -> None:
-        for segment in segments():  # an abort leaves them behind
-            Path(segment).unlink(missing_ok=True)
-        MPI.COMM_WORLD.Abort(code)
+        abort(code)
 
 
 def _free(handles: list[MPI.Comm]) -> None:
@@ -295,12 +295,41 @@ def connect(comm: MPI.Comm, *, name: str, timeout: float, transport: str | None 
     return made
 
 
+def place() -> tuple[int, int]:
+    """This process's number among those of the job, and how many they are."""
+    return MPI.COMM_WORLD.rank, MPI.COMM_WORLD.size
+
+
+def abort(code: int) -> None:
+    """End every rank of the job at once."""
+    for segment in segments():  # an abort leaves them behind
+        Path(segment).unlink(missing_ok=True)
+    MPI.COMM_WORLD.Abort(code)
+
+
+def _await_everybody(timeout: float) -> None:
+    """CollectiveTimeout unless all ranks of the job have called this before so many seconds are over."""
+    arrival, deadline, looks = MPI.COMM_WORLD.Ibarrier(), time.monotonic() + timeout, 0
+    while not arrival.Test():
+        if time.monotonic() > deadline:
+            rank, size = place()
+            raise CollectiveTimeout(
+                f"rank {rank} of {size} waited {timeout:.1f} s for all ranks to join the world: expected "
+                "init_process_group on every rank, at least one has not called it. Look for a rank that has ended or "
+                "does something else first; raise init_process_group(timeout=...) if it is slow."
+            )
+        looks += 1
+        if looks > EAGER:
+            time.sleep(NAP)
+
+
 def world(timeout: float, promised: int | None = None, transport: str | None = None) -> MPICommunicator:
-    """All ranks of this job. RuntimeError when they are not as many as promised."""
+    """All ranks of this job. RuntimeError when they are not as many as promised, CollectiveTimeout if some are late."""
     if promised is not None and promised != MPI.COMM_WORLD.size:
         raise RuntimeError(
             f"the launcher started {promised} ranks, but the MPI library that was loaded ({library_version()}) finds "
             f"{MPI.COMM_WORLD.size}: they are not of the same MPI. Start with `mpigrad run -n {promised}`, or set "
             "MPI4PY_LIBMPI to the launcher's libmpi"
         )
+    _await_everybody(timeout)
     return connect(MPI.COMM_WORLD, name="world", timeout=timeout, transport=transport)

@@ -235,10 +235,15 @@ FAILING = """
 import os, sys, time
 import numpy as np
 import mpigrad.distributed as dist
+from mpi4py import MPI
 folder, kind = sys.argv[1:]
-dist.init_process_group(timeout=1 if kind == "missing" else 60)
-open(f"{folder}/pid{dist.get_rank()}", "w").write(str(os.getpid()))
-open(f"{folder}/maps{dist.get_rank()}", "w").write(open("/proc/self/maps").read())
+rank = MPI.COMM_WORLD.rank
+open(f"{folder}/pid{rank}", "w").write(str(os.getpid()))
+open(f"{folder}/maps{rank}", "w").write(open("/proc/self/maps").read())
+if kind == "absent" and rank == 1:
+    open(f"{folder}/failed", "w").write(str(time.time()))
+    time.sleep(60)
+dist.init_process_group(timeout=1 if kind in ("missing", "absent") else 60)
 dist.barrier()
 if dist.get_rank() == 1:
     open(f"{folder}/failed", "w").write(str(time.time()))
@@ -266,6 +271,7 @@ def runs(process: str) -> bool:
     [
         ("raising", "rank 1 of 3 failed and ends the job: ValueError: the data of rank 1 are damaged"),
         ("missing", "s for sum of losses (number"),
+        ("absent", "s for all ranks to join the world: expected init_process_group on every rank"),
         ("differing", "\n  seed   ranks 0, 2: 0 / rank 1: 1\n"),
     ],
 )

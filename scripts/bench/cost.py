@@ -117,7 +117,7 @@ def doubling(exchange: Curve, add: Curve, ranks: int, size: float) -> float:
 
 
 def shm(cluster: Cluster, ranks: int, size: float) -> Seconds:
-    """Each rank adds up its slice of all ranks' arrays, multiplies it once, and copies the other slices.
+    """Each rank adds up its slice of all ranks' arrays, multiplies it once, and copies it into the others.
 
     That reads and writes (3 + 1/ranks) size bytes, where a copy has two for each.
     """

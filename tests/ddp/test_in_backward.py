@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from whole_state import assert_same_state, whole_state
 
 import mpigrad
 from mpigrad import ddp, nn, optim
@@ -68,26 +69,6 @@ def backward(model: nn.Module, step: int, *use: Any, samples: int = 4) -> None:
     nn.functional.mse_loss(model(x, *use), y).backward()
 
 
-def whole(optimizer: optim.Optimizer) -> dict[str, Any]:
-    """The whole state dict, on every rank."""
-    if not isinstance(optimizer, ZeroRedundancyOptimizer):
-        return optimizer.state_dict()
-    for rank in range(ddp.get_world_size()):
-        optimizer.consolidate_state_dict(to=rank)
-        if rank == ddp.get_rank():
-            found = optimizer.state_dict()
-    return found
-
-
-def assert_same_state(found: Any, expected: Any) -> None:
-    assert found["param_groups"] == expected["param_groups"]
-    assert list(found["state"]) == sorted(expected["state"])
-    for number, values in expected["state"].items():
-        assert list(found["state"][number]) == list(values)
-        for name, value in values.items():
-            assert mpigrad.equal(found["state"][number][name], value), (number, name)
-
-
 def compare(
     world: Any,
     run: Callable[[Make], tuple[nn.Module, optim.Optimizer]],
@@ -102,7 +83,7 @@ def compare(
         assert all(parameter.grad is None for parameter in model.parameters())
         assert ddp.digest(model.state_dict()) == ddp.digest(plain.state_dict())
         assert [p.version[0] for p in model.parameters()] == [p.version[0] for p in plain.parameters()]
-        assert_same_state(whole(in_backward), whole(optimizer))
+        assert_same_state(whole_state(in_backward), whole_state(optimizer))
 
     world(both)
 
@@ -254,7 +235,7 @@ def test_parameters_that_move_and_states_that_are_loaded(world: Any) -> None:
             if step == 2:
                 model.last.weight.data = model.last.weight.data + 1  # out of flat memory
             if step == 3:
-                kept = copy.deepcopy((model.state_dict(), whole(optimizer)))
+                kept = copy.deepcopy((model.state_dict(), whole_state(optimizer)))
             if step == 5:
                 for parameter in model.parameters():
                     parameter.data = parameter.data.clone()
@@ -291,7 +272,7 @@ def test_resume_on_another_number_of_ranks(ranks: int | None, later: int | None)
                 optimizer.zero_grad()
                 wrapped(x).square().mean().backward()  # of the same batch on all ranks
                 optimizer.step()
-            return model.state_dict(), whole(optimizer)
+            return model.state_dict(), whole_state(optimizer)
 
         return simulated.run(size or 1, run, timeout=30)[0]
 

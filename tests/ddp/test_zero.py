@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from whole_state import assert_same_state, whole_state
 
 import mpigrad
 from mpigrad import ddp, nn, optim
@@ -33,28 +34,6 @@ def groups(model: nn.Module, **options: Any) -> list[dict[str, Any]]:
     """Weights and biases, which alternate in memory."""
     parameters = list(model.parameters())
     return [{"params": parameters[::2], **options}, {"params": parameters[1::2]}]
-
-
-def everywhere(optimizer: Any) -> Any:
-    """The whole state dict on every rank."""
-    if not isinstance(optimizer, ZeroRedundancyOptimizer):
-        return optimizer.state_dict()
-    for rank in range(ddp.get_world_size()):
-        optimizer.consolidate_state_dict(to=rank)
-        if rank == ddp.get_rank():
-            found = optimizer.state_dict()
-    return found
-
-
-def assert_same_state(found: Any, expected: Any) -> None:
-    assert found["param_groups"] == expected["param_groups"]
-    assert list(found["state"]) == sorted(expected["state"])
-    for number, values in expected["state"].items():
-        assert list(found["state"][number]) == list(values)
-        for name, value in values.items():
-            other = found["state"][number][name]
-            assert (other.shape, other.dtype) == (value.shape, value.dtype), name
-            assert mpigrad.equal(other, value), name
 
 
 def compare(world: Any, run: Callable[[Callable[..., Any]], Any], kind: type[optim.Optimizer]) -> None:
@@ -94,7 +73,7 @@ def test_equals_the_plain_optimizer(
             optimizer.step()
             schedule.step()
         assert optimizer.param_groups[0]["lr"] < 1e-4
-        return model.state_dict(), everywhere(optimizer)
+        return model.state_dict(), whole_state(optimizer)
 
     compare(world, run, kind)
 
@@ -162,7 +141,7 @@ def test_any_sizes_and_dtypes(world: Any, kind: type[optim.Optimizer], options: 
         for step in range(5):
             give_gradients(own, step)
             optimizer.step()
-        return dict(enumerate(own)), everywhere(optimizer)
+        return dict(enumerate(own)), whole_state(optimizer)
 
     compare(world, run, kind)
 
@@ -183,7 +162,7 @@ def test_parameters_that_miss_steps_move_and_come_later(world: Any, kind: type[o
             give_gradients(own, step, without=step % 4 if step % 3 else None)
             optimizer.step()
         versions = mpigrad.tensor([parameter.version[0] for parameter in own])
-        return {**dict(enumerate(own)), "versions": versions}, everywhere(optimizer)
+        return {**dict(enumerate(own)), "versions": versions}, whole_state(optimizer)
 
     compare(world, run, kind)
 
@@ -216,7 +195,7 @@ def trained(make: Callable[..., Any], start: Any, steps: range) -> Any:
     for step in steps:
         give_gradients(list(model.parameters()), step)
         optimizer.step()
-    return model.state_dict(), everywhere(optimizer)
+    return model.state_dict(), whole_state(optimizer)
 
 
 @pytest.mark.mpi_skip
